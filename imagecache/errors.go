@@ -1,0 +1,128 @@
+package imagecache
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/imagelock/imagelock/lock"
+)
+
+var (
+	// ErrBadReference is the answer to a tag that names no image.
+	ErrBadReference = errors.New("bad image reference")
+
+	// ErrBadOption is the answer to an option whose value makes no sense.
+	ErrBadOption = errors.New("bad option")
+
+	// ErrNoBuild is the answer when an absent image has no Build function.
+	ErrNoBuild = errors.New("image is absent and has no build function")
+
+	// ErrNotProduced is the failure of a build that reported success although
+	// the store has no such image afterwards.
+	ErrNotProduced = errors.New("build reported success but the image is not in the store")
+
+	// ErrNested is the answer when Ensure is called from within a build: a
+	// build that waits for another while it holds a lock can deadlock. Ensure
+	// parents before their children.
+	ErrNested = errors.New("ensure called from within a build: ensure parents before the build")
+
+	// ErrBuildLimit is the cause of a build's end by its time limit.
+	ErrBuildLimit = errors.New("build limit reached")
+
+	// ErrUnknown is the answer when the store could not be asked whether an
+	// image exists. Nothing is built then.
+	ErrUnknown = errors.New("store did not answer whether the image exists")
+)
+
+// ReferenceError says which tag is no reference, and why. It wraps
+// [ErrBadReference].
+type ReferenceError struct {
+	Tag    string
+	Reason string
+}
+
+func (e *ReferenceError) Error() string {
+	return fmt.Sprintf("imagecache: %v %q: %s", ErrBadReference, e.Tag, e.Reason)
+}
+
+// Unwrap returns [ErrBadReference].
+func (e *ReferenceError) Unwrap() error { return ErrBadReference }
+
+// ProbeError says that the store gave no answer within the probe limit, after
+// retries. It wraps [ErrUnknown] and the store's last error.
+type ProbeError struct {
+	Reference string
+	Tries     int
+	Took      time.Duration
+	Err       error
+}
+
+func (e *ProbeError) Error() string {
+	return fmt.Sprintf("imagecache: probe %q: %v (%d tries in %v, nothing was built): %v",
+		e.Reference, ErrUnknown, e.Tries, e.Took.Round(time.Millisecond), e.Err)
+}
+
+// Unwrap returns [ErrUnknown] and the cause.
+func (e *ProbeError) Unwrap() []error { return []error{ErrUnknown, e.Err} }
+
+// WaitError says that a caller stopped waiting for an image that somebody else
+// was building: its context ended, or the wait limit passed
+// ([lock.ErrWaitLimit]).
+type WaitError struct {
+	Reference string
+	Waited    time.Duration
+	// Holder is who was building, where that is known.
+	Holder *lock.Holder
+	Err    error
+}
+
+func (e *WaitError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "imagecache: wait for %q: gave up after %v", e.Reference, e.Waited.Round(time.Millisecond))
+	if e.Holder != nil {
+		fmt.Fprintf(&b, "; held by %s", e.Holder)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *WaitError) Unwrap() error { return e.Err }
+
+// BuildError says that an attempt at an image failed. Everybody who waited for
+// the attempt is given it, in all processes.
+type BuildError struct {
+	Reference string
+	// Attempt is the number of the attempt that failed.
+	Attempt int64
+	// LogPath is the attempt's build log.
+	LogPath string
+	// Builder is the process that made the attempt.
+	Builder lock.Process
+	// Shared is true for everybody but the caller that made the attempt.
+	Shared bool
+	// Remembered is true for a caller that came after the attempt had ended
+	// and was given its error within the failure memory.
+	Remembered bool
+	// Err is the cause. If the attempt was another process's it is only that
+	// process's text.
+	Err error
+}
+
+func (e *BuildError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "imagecache: build %q: attempt %d", e.Reference, e.Attempt)
+	if e.Shared {
+		fmt.Fprintf(&b, " by %s", e.Builder)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	if e.LogPath != "" {
+		fmt.Fprintf(&b, " (log %s)", e.LogPath)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *BuildError) Unwrap() error { return e.Err }
