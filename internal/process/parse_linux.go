@@ -1,0 +1,74 @@
+package process
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
+
+// parseStat reads the name and the start time (field 22) of a process from its
+// /proc/<pid>/stat. The name stands in parentheses and may itself hold spaces,
+// parentheses and newlines, so that fields are counted from the last ')'.
+func parseStat(text []byte) (comm string, start uint64, ok bool) {
+	open, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
+	if open < 0 || end < open {
+		return "", 0, false
+	}
+	const afterName = 22 - 3 // field 3 is the first behind the name
+	fields := bytes.Fields(text[end+1:])
+	if len(fields) <= afterName {
+		return "", 0, false
+	}
+	start, err := strconv.ParseUint(string(fields[afterName]), 10, 64)
+	if err != nil {
+		return "", 0, false
+	}
+	return string(text[open+1 : end]), start, true
+}
+
+// flockLine is a granted flock as the kernel prints it.
+type flockLine struct {
+	pid          int // of the process that took it; it may be dead; 0 if it is in another pid namespace
+	major, minor uint32
+	inode        uint64
+}
+
+// parseFlock reads a line of /proc/locks, or of fdinfo without its "lock:":
+//
+//	7: FLOCK  ADVISORY  WRITE 8909 fe:00:9977934 0 EOF
+//
+// Locks of other kinds, and waiters ("7: -> FLOCK …"), are not ok.
+func parseFlock(line string) (l flockLine, ok bool) {
+	f := strings.Fields(line)
+	if len(f) < 6 || f[1] != "FLOCK" {
+		return flockLine{}, false
+	}
+	pid, err := strconv.Atoi(f[4])
+	if err != nil {
+		return flockLine{}, false
+	}
+	dev := strings.Split(f[5], ":")
+	if len(dev) != 3 {
+		return flockLine{}, false
+	}
+	major, err1 := strconv.ParseUint(dev[0], 16, 32)
+	minor, err2 := strconv.ParseUint(dev[1], 16, 32)
+	inode, err3 := strconv.ParseUint(dev[2], 10, 64)
+	if err1 != nil || err2 != nil || err3 != nil {
+		return flockLine{}, false
+	}
+	return flockLine{pid: max(pid, 0), major: uint32(major), minor: uint32(minor), inode: inode}, true
+}
+
+// fdinfoHasFlock tells whether the open file that a /proc/<pid>/fdinfo file
+// describes is locked by flock and has that inode.
+func fdinfoHasFlock(text []byte, inode uint64) bool {
+	for line := range strings.Lines(string(text)) {
+		if rest, found := strings.CutPrefix(line, "lock:"); found {
+			if l, ok := parseFlock(rest); ok && l.inode == inode {
+				return true
+			}
+		}
+	}
+	return false
+}
