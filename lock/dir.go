@@ -1,18 +1,43 @@
 package lock
 
 import (
-	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
 	"go.uber.org/zap"
 
-	"github.com/imagelock/imagelock/internal/keys"
+	"github.com/imagelock/imagelock/internal/wake"
 )
 
-// DefaultWaitLimit is how long an acquire waits unless told otherwise.
+// DefaultWaitLimit is how long an acquire of a [Dir] waits unless [WaitLimit]
+// says otherwise.
 const DefaultWaitLimit = time.Hour
+
+// Dir is a directory of lockfiles, and this process's place in it. It implements
+// [Locker]. It is safe for use by any number of goroutines; any number of
+// processes may have the directory open. Several Dirs of one directory in one
+// process exclude each other like processes do. Its zero value is not usable.
+type Dir struct {
+	path    string
+	wait    time.Duration
+	log     *zap.Logger
+	events  wake.Source
+	network bool // go on although the filesystem is a network's
+	shared  os.FileMode
+
+	record *record
+
+	mu     sync.Mutex
+	closed bool
+	keys   map[string]*entry // those that are held or wanted by this process
+}
+
+var _ Locker = (*Dir)(nil)
 
 // Option is an option of [Open].
 type Option interface{ applyOpen(*Dir) error }
@@ -21,56 +46,137 @@ type openFunc func(*Dir) error
 
 func (f openFunc) applyOpen(d *Dir) error { return f(d) }
 
-// WithLogger sets the logger.
+// WithLogger sets the logger for waits: one line when a wait begins, more at
+// growing intervals (30 s at most) and when the holder changes, one when it
+// ends. Errors are returned and not logged. By default nothing is logged.
 func WithLogger(l *zap.Logger) Option {
-	return openFunc(func(d *Dir) error { return nil })
+	return openFunc(func(d *Dir) error {
+		if l != nil {
+			d.log = l.Named("lock")
+		}
+		return nil
+	})
 }
 
-func (w WaitOption) applyOpen(d *Dir) error { return w.check() }
-
-// Dir is a directory of lockfiles.
-type Dir struct{ path string }
-
-// Open opens a lock directory.
-func Open(dir string, opts ...Option) (*Dir, error) { return &Dir{dir}, nil }
-
-// Close closes the directory.
-func (d *Dir) Close() error { return nil }
-
-type stub struct {
-	f    *flock.Flock
-	key  string
-	mode Mode
+// AllowNetworkFilesystem opens the directory although it lies on a filesystem
+// whose locks may not exclude the processes of other hosts (NFS, SMB, 9p, FUSE).
+// The probe of [Open] must still succeed. Use it if all processes run on one
+// host, or if you know that the server arbitrates flock. By default such a
+// directory is refused.
+func AllowNetworkFilesystem() Option {
+	return openFunc(func(d *Dir) error { d.network = true; return nil })
 }
 
-func (s *stub) Key() string              { return s.key }
-func (s *stub) Mode() Mode               { return s.mode }
-func (s *stub) Context() context.Context { return context.Background() }
-func (s *stub) Token() uint64            { return 0 }
-func (s *stub) Release() error           { return s.f.Unlock() }
-
-// Acquire implements [Locker].
-func (d *Dir) Acquire(ctx context.Context, key string, mode Mode, opts ...AcquireOption) (Held, error) {
-	f := flock.New(filepath.Join(d.path, keys.File(key)))
-	try := f.TryLockContext
-	if mode == Shared {
-		try = f.TryRLockContext
-	}
-	if _, err := try(ctx, 5*time.Millisecond); err != nil {
-		return nil, &Error{Op: "acquire", Key: key, Err: err}
-	}
-	return &stub{f, key, mode}, nil
+func (w WaitOption) applyOpen(d *Dir) error {
+	d.wait = w.limit
+	return w.check()
 }
 
-// TryAcquire implements [Locker].
-func (d *Dir) TryAcquire(ctx context.Context, key string, mode Mode, opts ...AcquireOption) (Held, error) {
-	f := flock.New(filepath.Join(d.path, keys.File(key)))
-	ok, err := f.TryLock()
-	if !ok && err == nil {
-		err = ErrHeld
+// withEvents replaces the event source: a test's clock and a test's disk full of
+// watches can't be had otherwise.
+func withEvents(s wake.Source) Option {
+	return openFunc(func(d *Dir) error { d.events = s; return nil })
+}
+
+// Open opens dir as a lock directory and creates it, with mode 0700, if it is
+// missing. It takes part in no lock and waits for nothing.
+//
+// Open probes that the filesystem excludes: two descriptors of one file must not
+// both be granted. If they are, or if the filesystem is known not to exclude
+// between hosts, its error wraps [ErrUnsafeFilesystem]. Other errors wrap what
+// the system said ([fs.ErrPermission], ENOSPC, …), [ErrBadOption], or
+// [ErrNotRegular] if a part of dir is no directory. Every error is an [*Error].
+//
+// The files that others of the directory's group or of all users can lock are
+// made to fit the directory: setgid or group-writable makes them group-writable,
+// sticky and world-writable (as /tmp is) makes them writable for all.
+func Open(dir string, opts ...Option) (*Dir, error) {
+	fail := func(err error) (*Dir, error) {
+		return nil, &Error{Op: "open", Path: dir, Err: err}
 	}
+	d := &Dir{wait: DefaultWaitLimit, log: zap.NewNop(), events: wake.System(), keys: map[string]*entry{}}
+	for _, o := range opts {
+		if err := o.applyOpen(d); err != nil {
+			return fail(err)
+		}
+	}
+	if dir == "" {
+		return fail(fmt.Errorf("%w: no directory given", ErrBadOption))
+	}
+	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, &Error{Op: "try", Key: key, Err: err}
+		return fail(err)
 	}
-	return &stub{f, key, mode}, nil
+	d.path = abs
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return fail(explain(err))
+	}
+	fi, err := os.Stat(abs)
+	if err != nil {
+		return fail(explain(err))
+	}
+	d.shared = sharing(fi.Mode())
+	if err := d.checkFilesystem(); err != nil {
+		return fail(err)
+	}
+	if d.record, err = openRecord(filepath.Join(abs, recordDir), d.shared); err != nil {
+		return fail(explain(err))
+	}
+	d.pruneRecords()
+	return d, nil
+}
+
+// Path returns the absolute path of the directory.
+func (d *Dir) Path() string { return d.path }
+
+// Close removes this process's record from the directory and refuses further
+// acquires with [ErrClosed]. Locks that are still held stay held, and waits that
+// have begun go on; the record goes with the last of them. A process that ends
+// without Close leaves a small file behind, which the next one removes.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil
+	}
+	d.closed = true
+	return d.dropRecord()
+}
+
+// dropRecord removes the record of a closed Dir once no key needs it. The caller
+// holds d.mu.
+func (d *Dir) dropRecord() error {
+	if !d.closed || len(d.keys) > 0 {
+		return nil
+	}
+	return d.record.close()
+}
+
+// sharing returns the permission bits beyond the owner's that the files of a
+// directory with mode m need.
+func sharing(m fs.FileMode) fs.FileMode {
+	switch {
+	case m&fs.ModeSticky != 0 && m&0o002 != 0:
+		return 0o066
+	case m&0o020 != 0 && m&(fs.ModeSetgid|fs.ModeSticky) != 0:
+		return 0o060
+	}
+	return 0
+}
+
+// explain adds the way out to an error whose text leaves the reader without.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, errNotDir):
+		return fmt.Errorf("%w: a part of the path is a file, choose another directory: %w", ErrNotRegular, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: choose a directory this user may write, or have its owner open it to a group (chmod 2770)", err)
+	case errors.Is(err, errReadOnly):
+		return fmt.Errorf("%w: choose a directory on a writable filesystem", err)
+	case errors.Is(err, errNoSpace):
+		return fmt.Errorf("%w: free some space or inodes there, or choose another directory", err)
+	case errors.Is(err, errTooManyFiles):
+		return fmt.Errorf("%w: close some files or raise the limit (ulimit -n)", err)
+	}
+	return err
 }

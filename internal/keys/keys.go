@@ -13,6 +13,9 @@ func Hash(key string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// HashLen is the length of a Hash.
+const HashLen = 2 * sha256.Size
+
 // Ext is the ending of a lockfile's name.
 const Ext = ".lock"
 

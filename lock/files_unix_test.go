@@ -1,0 +1,400 @@
+//go:build unix
+
+package lock
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/imagelock/imagelock/internal/reexec"
+	"github.com/imagelock/imagelock/internal/wake"
+)
+
+func descriptors(t testing.TB) int {
+	t.Helper()
+	names, err := os.ReadDir("/dev/fd")
+	if err != nil {
+		t.Skipf("this system does not list descriptors: %v", err)
+	}
+	return len(names)
+}
+
+func TestLockOnAnUnlinkedFileIsNoLock(t *testing.T) {
+	d := openDir(t, t.TempDir(), withEvents(wake.Polling{}))
+	p := path(d, "k")
+	// A stranger holds the file, and waiters open it.
+	old := flock.New(p)
+	if ok, err := old.TryLock(); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	got := make(chan Held, 1)
+	go func() {
+		h, err := d.Acquire(context.Background(), "k", Exclusive, WaitLimit(30*time.Second))
+		if err != nil {
+			t.Error(err)
+		}
+		got <- h
+	}()
+	eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+	// It unlinks the file, as a careless clean-up does, and another takes a new one.
+	if err := os.Remove(p); err != nil {
+		t.Fatal(err)
+	}
+	fresh := flock.New(p)
+	if ok, err := fresh.TryLock(); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	old.Unlock()
+	select {
+	case <-got:
+		t.Fatal("two holders: the waiter has the unlinked file, another the new one")
+	case <-time.After(3 * longestPolling):
+	}
+	fresh.Unlock()
+	(<-got).Release()
+}
+
+// The check itself: what is compared must be the locked descriptor.
+func TestInodeCheckComparesTheDescriptorNotThePath(t *testing.T) {
+	p := filepath.Join(t.TempDir(), "f")
+	l, err := tryOS(p, os.O_RDWR|os.O_CREATE, Exclusive, false)
+	if err != nil || l == nil {
+		t.Fatal(l, err)
+	}
+	defer l.Unlock()
+	if same, err := isAt(l, p); !same || err != nil {
+		t.Errorf("same file: %v %v", same, err)
+	}
+	os.Remove(p)
+	if same, err := isAt(l, p); same || err != nil {
+		t.Errorf("unlinked file: %v %v", same, err)
+	}
+	os.WriteFile(p, nil, 0o600)
+	if same, err := isAt(l, p); same || err != nil {
+		t.Errorf("replaced file: %v %v", same, err)
+	}
+}
+
+func TestWhateverIsNoPlainFileIsRefusedAtOnce(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	outside := filepath.Join(t.TempDir(), "target")
+	os.WriteFile(outside, []byte("precious"), 0o600)
+	for name, put := range map[string]func(p string) error{
+		"symbolic link":    func(p string) error { return os.Symlink(outside, p) },
+		"dangling link":    func(p string) error { return os.Symlink(outside+"-none", p) },
+		"FIFO":             func(p string) error { return syscall.Mkfifo(p, 0o600) },
+		"directory":        func(p string) error { return os.Mkdir(p, 0o700) },
+		"symlinked locker": func(p string) error { return os.Symlink(path(d, "other"), p) },
+	} {
+		if err := put(path(d, name)); err != nil {
+			t.Fatal(err)
+		}
+		for _, mode := range []Mode{Exclusive, Shared} {
+			start := time.Now()
+			_, err := d.Acquire(t.Context(), name, mode, WaitLimit(10*time.Second))
+			if !errors.Is(err, ErrNotRegular) || !strings.Contains(err.Error(), path(d, name)) {
+				t.Errorf("%s: got %v", name, err)
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("%s: took %v", name, took)
+			}
+		}
+		d.mu.Lock()
+		if len(d.keys) != 0 {
+			t.Errorf("%s: left something locked", name)
+		}
+		d.mu.Unlock()
+	}
+	if b, _ := os.ReadFile(outside); string(b) != "precious" {
+		t.Errorf("the link's target is now %q", b)
+	}
+	if _, err := os.Stat(outside + "-none"); err == nil {
+		t.Error("a dangling link was followed")
+	}
+}
+
+func TestForeignFlockProgramExcludesAndIsNamed(t *testing.T) {
+	program, err := exec.LookPath("flock")
+	if err != nil {
+		t.Skip("util-linux flock(1) is not installed")
+	}
+	d := openDir(t, t.TempDir())
+	release(t, acquire(t, d, "k", Exclusive)) // makes the file
+	cmd := exec.Command(program, "--exclusive", "--no-fork", path(d, "k"), "sh", "-c", "echo held; read line")
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	var buf [16]byte
+	if n, err := out.Read(buf[:]); err != nil || !strings.HasPrefix(string(buf[:n]), "held") {
+		t.Fatal(n, err)
+	}
+	_, err = d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
+	e := as[*Error](t, err)
+	if !errors.Is(err, ErrWaitLimit) {
+		t.Fatalf("got %v", err)
+	}
+	if e.Holder == nil || e.Holder.PID != cmd.Process.Pid || e.Holder.Recorded {
+		t.Errorf("holder %+v, want pid %d without a record", e.Holder, cmd.Process.Pid)
+	}
+	in.Close()
+	release(t, acquire(t, d, "k", Exclusive, WaitLimit(20*time.Second)))
+
+	// And the other way round.
+	h := acquire(t, d, "k", Exclusive)
+	if err := exec.Command(program, "--exclusive", "--nonblock", path(d, "k"), "true").Run(); err == nil {
+		t.Error("flock(1) got a lock that is held")
+	}
+	release(t, h)
+	if err := exec.Command(program, "--exclusive", "--nonblock", path(d, "k"), "true").Run(); err != nil {
+		t.Errorf("flock(1) did not get a free lock: %v", err)
+	}
+}
+
+// inheritRole: DIR KEY. Hands the lock to a shell and says the shell's pid.
+func inheritRole(args []string, in <-chan string) error {
+	d, err := Open(args[0])
+	if err != nil {
+		return err
+	}
+	h, f, err := d.AcquireInheritable(context.Background(), args[1])
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command("sleep", "600")
+	cmd.ExtraFiles = []*os.File{f}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	reexec.Say("%d", cmd.Process.Pid)
+	if <-in == "release" {
+		if err := h.Release(); err != nil {
+			return err
+		}
+		reexec.Say("released")
+	}
+	for range in {
+	}
+	return nil
+}
+
+func startInherit(t *testing.T, dir string) (child *reexec.Child, sleeper int) {
+	t.Helper()
+	child = reexec.Start(t, "inherit", dir, "k")
+	sleeper, err := strconv.Atoi(child.Next())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(sleeper, syscall.SIGKILL) })
+	return child, sleeper
+}
+
+func TestInheritedLockOutlivesItsKilledHolder(t *testing.T) {
+	dir := t.TempDir()
+	d := openDir(t, dir)
+	child, sleeper := startInherit(t, dir)
+	child.Kill()
+	_, err := d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
+	e := as[*Error](t, err)
+	if !errors.Is(err, ErrWaitLimit) {
+		t.Fatalf("the orphan's lock was taken: %v", err)
+	}
+	if e.Holder == nil || e.Holder.PID != sleeper || e.Holder.Recorded {
+		t.Errorf("holder %+v, want the orphan %d", e.Holder, sleeper)
+	}
+	syscall.Kill(sleeper, syscall.SIGKILL)
+	release(t, acquire(t, d, "k", Exclusive, WaitLimit(20*time.Second)))
+}
+
+func TestReleasedLockIsFreeThoughAChildStillHasItsDescriptor(t *testing.T) {
+	dir := t.TempDir()
+	d := openDir(t, dir)
+	child, sleeper := startInherit(t, dir)
+	child.Tell("release")
+	child.Expect("released")
+	if _, err := d.TryAcquire(t.Context(), "k", Exclusive); err != nil {
+		t.Errorf("a left-over child keeps the lock: %v", err)
+	}
+	if err := syscall.Kill(sleeper, 0); err != nil {
+		t.Errorf("the child was not there any more, the test proved nothing: %v", err)
+	}
+}
+
+func TestOrdinaryLocksAreNotInherited(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	h := acquire(t, d, "k", Exclusive)
+	cmd := exec.Command("sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	release(t, h)
+	if ok, err := flock.New(path(d, "k")).TryLock(); !ok || err != nil {
+		t.Errorf("still locked: %v", err)
+	}
+}
+
+func TestSharedDirectoryGivesFilesToItsGroupWhateverTheUmask(t *testing.T) {
+	for _, c := range []struct {
+		dir, file fs.FileMode
+	}{
+		{0o700, 0o600},
+		{0o770 | fs.ModeSetgid, 0o660},
+		{0o777 | fs.ModeSticky, 0o666},
+		{0o755, 0o600},
+	} {
+		dir := filepath.Join(t.TempDir(), "locks")
+		os.Mkdir(dir, 0o700)
+		if err := os.Chmod(dir, c.dir); err != nil {
+			t.Fatal(err)
+		}
+		d := openDir(t, dir)
+		release(t, acquire(t, d, "k", Exclusive))
+		fi, err := os.Stat(path(d, "k"))
+		if err != nil || fi.Mode().Perm() != c.file {
+			t.Errorf("directory %v: lockfile %v, want %v (%v)", c.dir, fi.Mode(), c.file, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, recordDir, "*"+tmpExt)); len(left) > 0 {
+			t.Errorf("left %v", left)
+		}
+	}
+}
+
+// asNobody runs the open role as a user without rights.
+func asNobody(t *testing.T, dir string) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	exe, _ := os.Executable()
+	b, err := os.ReadFile(exe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(worldDir(t), "test")
+	if err := os.WriteFile(bin, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(bin, dir)
+	cmd.Env = append(os.Environ(), "IMAGELOCK_TEST_ROLE=open", "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// worldDir is a temporary directory that everybody can enter.
+func worldDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "imagelock-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestDirectoryOfAnotherUserIsAClearError(t *testing.T) {
+	dir := worldDir(t)
+	got := asNobody(t, dir)
+	if !strings.Contains(got, "permission denied") || !strings.Contains(got, "chmod 2770") || !strings.Contains(got, dir) {
+		t.Errorf("got %s", got)
+	}
+	if got := asNobody(t, filepath.Join(dir, "sub", "dir")); !strings.Contains(got, "permission denied") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestLockfileOfAnotherUserCanBeLockedWhereTheDirectoryIsShared(t *testing.T) {
+	dir := filepath.Join(worldDir(t), "locks")
+	os.Mkdir(dir, 0o777)
+	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	d := openDir(t, dir)
+	release(t, acquire(t, d, "k", Exclusive))
+	if got := asNobody(t, dir); got != "<nil>" {
+		t.Errorf("got %s", got)
+	}
+	h := acquire(t, d, "k", Exclusive, Operation("root's"))
+	if got := asNobody(t, dir); !strings.Contains(got, "wait limit") || !strings.Contains(got, "for root's") {
+		t.Errorf("got %s", got)
+	}
+	release(t, h)
+}
+
+func TestFileInPlaceOfTheDirectoryIsAClearError(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, []byte("x"), 0o600)
+	for _, dir := range []string{file, filepath.Join(file, "sub")} {
+		_, err := Open(dir)
+		if !errors.Is(err, ErrNotRegular) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("got %v", err)
+		}
+	}
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, recordDir), nil, 0o600)
+	if _, err := Open(dir); !errors.Is(err, ErrNotRegular) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// descriptorsRole: DIR. Uses up its descriptors, and says what an acquire says
+// before, during and after.
+func descriptorsRole(args []string, in <-chan string) error {
+	d, err := Open(args[0])
+	if err != nil {
+		return err
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
+		return err
+	}
+	var files []*os.File
+	for {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			break
+		}
+		files = append(files, f)
+	}
+	_, err = d.Acquire(context.Background(), "k", Exclusive)
+	reexec.Say("%v", err)
+	for _, f := range files {
+		f.Close()
+	}
+	_, err = d.Acquire(context.Background(), "k", Exclusive)
+	reexec.Say("%v", err)
+	for range in {
+	}
+	return nil
+}
+
+func TestRunningOutOfDescriptorsIsAClearErrorAndPasses(t *testing.T) {
+	dir := t.TempDir()
+	openDir(t, dir)
+	c := reexec.Start(t, "descr", dir)
+	if got := c.Next(); !strings.Contains(got, "too many open files") || !strings.Contains(got, "ulimit -n") {
+		t.Errorf("got %s", got)
+	}
+	c.Expect("<nil>")
+}

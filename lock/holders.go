@@ -1,0 +1,87 @@
+package lock
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/imagelock/imagelock/internal/keys"
+	"github.com/imagelock/imagelock/internal/process"
+)
+
+// Holders returns who holds key, the longest first: from the records that
+// processes keep in the directory, this one's included, and, where the system
+// tells, those who hold the lockfile without a record. An empty answer means that
+// nobody does or that nobody can be named. It touches no key's lock, so that no
+// try of anybody fails for it. It reads one small file a process that has the
+// directory open; ctx bounds the search for those without a record.
+func (d *Dir) Holders(ctx context.Context, key string) ([]Holder, error) {
+	if key == "" || len(key) > MaxKeyLen {
+		return nil, &Error{Op: "holders", Key: clip(key, 60), Path: d.path, Err: fmt.Errorf("%w: %d bytes", ErrBadKey, len(key))}
+	}
+	hash := keys.Hash(key)
+	d.mu.Lock()
+	var own *Holder
+	if e := d.keys[key]; e != nil {
+		own = d.ownHolder(e)
+	}
+	d.mu.Unlock()
+	found := d.recordedHolders(hash)
+	if own != nil {
+		found = append(found, *own)
+	}
+	if len(found) == 0 {
+		found = foreignHolders(ctx, filepath.Join(d.path, hash+keys.Ext))
+	}
+	return found, nil
+}
+
+// ownHolder describes this process as holder of e; nil if it is none. The caller
+// holds d.mu.
+func (d *Dir) ownHolder(e *entry) *Holder {
+	g := e.group
+	if g == nil || !g.granted {
+		return nil
+	}
+	return &Holder{
+		Process: Process(process.Self()), Mode: g.mode, Operation: g.req.Operation,
+		Since: g.since, LogPath: g.req.LogPath, Recorded: true,
+	}
+}
+
+// searchLimit bounds the search for a holder without a record, which looks into
+// /proc of every process.
+const searchLimit = 200 * time.Millisecond
+
+// foreignHolders finds who holds the lockfile without keeping a record: flock(1),
+// another language's program, or the orphaned child of a dead process.
+func foreignHolders(ctx context.Context, path string) []Holder {
+	// Those who give up have a context that ended, and still want a name.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), searchLimit)
+	defer cancel()
+	var found []Holder
+	for _, p := range process.FlockOwners(ctx, path) {
+		p.Executable = clean(p.Executable)
+		found = append(found, Holder{Process: Process(p), Mode: Exclusive})
+	}
+	return found
+}
+
+// holder names who keeps c waiting; nil if nobody can be named.
+func (c *claim) holder() *Holder {
+	d := c.d
+	d.mu.Lock()
+	own := d.ownHolder(c.e)
+	d.mu.Unlock()
+	if own != nil {
+		return own
+	}
+	if found := d.recordedHolders(c.e.hash); len(found) > 0 {
+		return &found[0]
+	}
+	if found := foreignHolders(context.Background(), c.e.path); len(found) > 0 {
+		return &found[0]
+	}
+	return nil
+}

@@ -1,0 +1,98 @@
+package lock
+
+import (
+	"container/list"
+	"time"
+)
+
+// entry is a key that this process holds or wants. Its waiters stand in a queue,
+// and only the group at the head has to do with the file. All of an entry is
+// guarded by Dir.mu, but for what its comments name.
+//
+// In front of a file lock there must be such a queue: the goroutines of one
+// process would otherwise have to be told apart by the kernel, at the price of a
+// descriptor each, and would be served in any order.
+type entry struct {
+	key, hash, path string
+	group           *group     // holds the file, or tries for it; nil if nobody does
+	queue           *list.List // of *waiter, first come first
+	pub             publication
+}
+
+// group is one lock on the file and those in this process who share it: one
+// exclusive holder, or any number of shared ones.
+type group struct {
+	mode    Mode
+	refs    int       // members that have not left
+	granted bool      // the file is locked; until then refs is 1, the leader
+	ending  bool      // the last member has left and is unlocking
+	file    *lockfile // set by the leader before granted
+	waiting bool      // the leader has found the file locked by others
+	since   time.Time // of the grant; before it, when the leader came
+	req     Request   // of the leader
+}
+
+// waiter is a goroutine in the queue of its key.
+type waiter struct {
+	mode  Mode
+	req   Request
+	since time.Time
+	// turn receives the group the waiter has become a member of: a granted
+	// one, or one it has to lead to the file.
+	turn chan *group
+	elem *list.Element // nil once it has left the queue
+}
+
+// enter makes the caller a member of the key's group if nothing stands in its
+// way, else a waiter. Nobody overtakes: a shared request joins a shared group
+// only while nobody waits, so a waiting exclusive one is not starved by this
+// process.
+func (e *entry) enter(mode Mode, req Request, now time.Time, queue bool) (*group, *waiter) {
+	if e.queue.Len() == 0 {
+		if e.group == nil {
+			e.group = &group{mode: mode, refs: 1, req: req, since: now}
+			return e.group, nil
+		}
+		if g := e.group; mode == Shared && g.mode == Shared && g.granted && !g.ending {
+			g.refs++
+			return g, nil
+		}
+	}
+	if !queue {
+		return nil, nil
+	}
+	w := &waiter{mode: mode, req: req, since: now, turn: make(chan *group, 1)}
+	w.elem = e.queue.PushBack(w)
+	return nil, w
+}
+
+// next makes the first waiter the leader of a new group, when there is none.
+func (e *entry) next() {
+	if w := e.pop(); w != nil {
+		e.group = &group{mode: w.mode, refs: 1, req: w.req, since: w.since}
+		w.turn <- e.group
+	}
+}
+
+// admit lets the shared waiters at the head of the queue join a shared group
+// that was just granted.
+func (e *entry) admit() {
+	g := e.group
+	for g.mode == Shared && e.queue.Len() > 0 && e.queue.Front().Value.(*waiter).mode == Shared {
+		g.refs++
+		e.pop().turn <- g
+	}
+}
+
+func (e *entry) pop() *waiter {
+	front := e.queue.Front()
+	if front == nil {
+		return nil
+	}
+	w := e.queue.Remove(front).(*waiter)
+	w.elem = nil
+	return w
+}
+
+// idle is true when nobody in this process holds or wants the key any more.
+func (e *entry) idle() bool { return e.group == nil && e.queue.Len() == 0 }
