@@ -2,14 +2,55 @@ package imagecache
 
 import (
 	"context"
-	"io"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/imagelock/imagelock/lock"
 )
+
+// The default limits. Published harness runs hold a builder from 20 seconds to
+// two hours; waiting must outlast building, or waiters give up on a healthy
+// builder.
+const (
+	DefaultBuildLimit    = 2 * time.Hour
+	DefaultWaitLimit     = 3 * time.Hour
+	DefaultProbeLimit    = 30 * time.Second
+	DefaultFailureMemory = 10 * time.Second
+)
+
+// locksDir is the directory of lockfiles below the cache directory. Its name is
+// public: <cache>/image-locks/<sha256 of the normalised reference>.lock.
+const locksDir = "image-locks"
+
+// Cache is a store whose images are built once, however many callers in however
+// many processes ask for one. It is safe for use by any number of goroutines.
+// Processes share the work if they open the same cache directory. Its zero value
+// is not usable.
+type Cache struct {
+	store  Store
+	dir    string
+	log    *zap.Logger
+	locks  lock.Locker
+	files  *files
+	limits limits
+
+	close func() error
+
+	mu      sync.Mutex
+	flights map[string]*flight // by reference: the attempts of this process
+}
+
+// limits are the clocks of a Cache, each of its own.
+type limits struct {
+	wait, build, probe, memory time.Duration
+	shortWait                  bool
+}
 
 // Option is an option of [Open].
 type Option interface{ apply(*Cache) error }
@@ -18,61 +59,207 @@ type optionFunc func(*Cache) error
 
 func (f optionFunc) apply(c *Cache) error { return f(c) }
 
-// WithDir sets the cache directory.
-func WithDir(dir string) Option { return optionFunc(func(c *Cache) error { c.dir = dir; return nil }) }
-
-// WithLogger sets the logger.
-func WithLogger(l *zap.Logger) Option { return optionFunc(func(c *Cache) error { return nil }) }
-
-// Cache is a store whose images are built once.
-type Cache struct {
-	store Store
-	dir   string
-	locks *lock.Dir
+// WithDir sets the cache directory, which is created if missing. Every process
+// that uses the store must use the same one: give a path that does not depend on
+// the checkout. By default it is [DefaultDir].
+func WithDir(dir string) Option {
+	return optionFunc(func(c *Cache) error {
+		if dir == "" {
+			return fmt.Errorf("%w: WithDir: empty path", ErrBadOption)
+		}
+		c.dir = dir
+		return nil
+	})
 }
 
-// Open returns a cache over store.
+// WithLogger sets the logger: a line when a wait begins, goes on and ends, when
+// a build begins and ends. Errors are returned and not logged. By default nothing
+// is logged.
+func WithLogger(l *zap.Logger) Option {
+	return optionFunc(func(c *Cache) error {
+		if l != nil {
+			c.log = l
+		}
+		return nil
+	})
+}
+
+// WithLocker sets the locks, instead of files in the cache directory. Outcomes
+// and build logs are still kept there.
+func WithLocker(l lock.Locker) Option {
+	return optionFunc(func(c *Cache) error {
+		if l == nil {
+			return fmt.Errorf("%w: WithLocker: nil", ErrBadOption)
+		}
+		c.locks = l
+		return nil
+	})
+}
+
+// WithWaitLimit bounds how long an Ensure waits for others: the whole wait, over
+// any number of attempts, but not its own build. By default it is
+// [DefaultWaitLimit].
+func WithWaitLimit(d time.Duration) Option {
+	return duration("WithWaitLimit", d, func(c *Cache) { c.limits.wait = d })
+}
+
+// WithBuildLimit bounds how long a build may take; then its context ends with
+// [ErrBuildLimit]. By default it is [DefaultBuildLimit].
+func WithBuildLimit(d time.Duration) Option {
+	return duration("WithBuildLimit", d, func(c *Cache) { c.limits.build = d })
+}
+
+// WithProbeLimit bounds how long one look into the store may take, retries
+// included; then its answer is [ErrUnknown]. By default it is
+// [DefaultProbeLimit].
+func WithProbeLimit(d time.Duration) Option {
+	return duration("WithProbeLimit", d, func(c *Cache) { c.limits.probe = d })
+}
+
+// AllowShortWait allows a wait limit below the build limit, which [Open] refuses
+// otherwise: waiters would give up while the builder is healthy.
+func AllowShortWait() Option {
+	return optionFunc(func(c *Cache) error { c.limits.shortWait = true; return nil })
+}
+
+// WithFailureMemory sets for how long after its end a failed build is given to
+// newcomers too, in all processes, instead of being repeated. Zero gives it only
+// to those who waited for it. A full disk, a network error, a kill or a
+// cancellation is never remembered. By default it is [DefaultFailureMemory].
+func WithFailureMemory(d time.Duration) Option {
+	return optionFunc(func(c *Cache) error {
+		if d < 0 {
+			return fmt.Errorf("%w: WithFailureMemory: %v is negative", ErrBadOption, d)
+		}
+		c.limits.memory = d
+		return nil
+	})
+}
+
+func duration(name string, d time.Duration, set func(*Cache)) Option {
+	return optionFunc(func(c *Cache) error {
+		if d <= 0 {
+			return fmt.Errorf("%w: %s: %v is not positive", ErrBadOption, name, d)
+		}
+		set(c)
+		return nil
+	})
+}
+
+// identity is what a store may be called: it becomes a directory's name.
+var identity = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+// exposed is implemented by stores that know who else can reach them.
+type exposed interface {
+	// Exposure is empty if only this user's processes on this host reach the
+	// store; else it says why others may, for people.
+	Exposure() string
+}
+
+// Open returns a cache over store. It asks the store for its identity, which ctx
+// bounds, and builds or waits for nothing. Every error is an [*Error] that wraps
+// [ErrBadOption], the store's error, or a [*lock.Error].
 func Open(ctx context.Context, store Store, opts ...Option) (*Cache, error) {
-	c := &Cache{store: store, dir: os.TempDir()}
+	c := &Cache{
+		store:   store,
+		log:     zap.NewNop(),
+		limits:  limits{wait: DefaultWaitLimit, build: DefaultBuildLimit, probe: DefaultProbeLimit, memory: DefaultFailureMemory},
+		close:   func() error { return nil },
+		flights: map[string]*flight{},
+	}
+	if err := c.open(ctx, opts); err != nil {
+		return nil, &Error{Op: "open", Path: c.dir, Err: err}
+	}
+	return c, nil
+}
+
+func (c *Cache) open(ctx context.Context, opts []Option) error {
+	if c.store == nil {
+		return fmt.Errorf("%w: no store", ErrBadOption)
+	}
 	for _, o := range opts {
 		if err := o.apply(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	dir := filepath.Join(c.dir, "image-locks")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, err
+	if l := c.limits; l.wait < l.build && !l.shortWait {
+		return fmt.Errorf("%w: waiters would give up (wait limit %v) while a healthy build goes on (build limit %v); "+
+			"raise the one, lower the other, or say AllowShortWait", ErrBadOption, l.wait, l.build)
 	}
-	l, err := lock.Open(dir)
-	c.locks = l
-	return c, err
+	id, err := c.identify(ctx)
+	if err != nil {
+		return err
+	}
+	private := false
+	if c.dir == "" {
+		if c.dir, private, err = defaultDir(id); err != nil {
+			return err
+		}
+	}
+	if c.dir, err = filepath.Abs(c.dir); err != nil {
+		return err
+	}
+	if c.files, err = openFiles(c.dir, id); err != nil {
+		return err
+	}
+	if c.locks == nil {
+		locks, err := lock.Open(filepath.Join(c.dir, locksDir), lock.WithLogger(c.log))
+		if err != nil {
+			return err
+		}
+		c.locks, c.close = locks, locks.Close
+	}
+	c.log = c.log.Named("imagecache")
+	if e, ok := c.store.(exposed); ok && private {
+		if why := e.Exposure(); why != "" {
+			c.log.Warn("others can reach this store without taking part in these locks; "+
+				"let an administrator make "+machineDir+" for all users of the host, or give all the same directory",
+				zap.String("store", why), zap.String("dir", c.dir))
+		}
+	}
+	return nil
 }
 
-// Close lets go of what Open took.
-func (c *Cache) Close() error { return c.locks.Close() }
+func (c *Cache) identify(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.limits.probe)
+	defer cancel()
+	id, err := c.store.Identity(ctx)
+	if err != nil {
+		return "", fmt.Errorf("identity of the store: %w", err)
+	}
+	if !identity.MatchString(id) {
+		return "", fmt.Errorf("%w: the store calls itself %q, which is no directory's name", ErrBadOption, id)
+	}
+	return id, nil
+}
 
-// Ensure returns img's ID once it is in the store.
-func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
-	ref, err := Normalize(img.Tag)
+// Dir returns the absolute path of the cache directory.
+func (c *Cache) Dir() string { return c.dir }
+
+// Close lets go of what Open took. Calls of Ensure that have begun go on.
+func (c *Cache) Close() error { return c.close() }
+
+// machineDir is where an administrator makes the locks of a host common to all
+// its users.
+const machineDir = "/var/lib/imagelock"
+
+// DefaultDir returns the cache directory of the store with this identity:
+// /var/lib/imagelock/<identity> if an administrator made /var/lib/imagelock, else
+// imagelock/<identity> in the user's cache directory ([os.UserCacheDir]). It
+// belongs to the store and not to a checkout: two checkouts of one harness build
+// on one engine.
+func DefaultDir(identity string) (string, error) {
+	dir, _, err := defaultDir(identity)
+	return dir, err
+}
+
+func defaultDir(id string) (dir string, private bool, err error) {
+	if fi, err := os.Stat(machineDir); err == nil && fi.IsDir() {
+		return filepath.Join(machineDir, id), false, nil
+	}
+	base, err := os.UserCacheDir()
 	if err != nil {
-		return Result{}, err
+		return "", false, fmt.Errorf("no place for the locks: %w; set HOME or XDG_CACHE_HOME, or give a directory (WithDir)", err)
 	}
-	p, err := c.store.Probe(ctx, ref)
-	if err != nil || p.State == Present {
-		return Result{Reference: ref, ID: p.ID, Outcome: Existing}, err
-	}
-	h, err := c.locks.Acquire(ctx, ref, lock.Exclusive)
-	if err != nil {
-		return Result{}, err
-	}
-	defer h.Release()
-	p, err = c.store.Probe(ctx, ref)
-	if err != nil || p.State == Present {
-		return Result{Reference: ref, ID: p.ID, Outcome: Appeared}, err
-	}
-	if err := img.Build(ctx, &Build{Reference: ref, Attempt: 1, Log: io.Discard, LogPath: os.DevNull}); err != nil {
-		return Result{}, &BuildError{Reference: ref, Attempt: 1, Err: err}
-	}
-	p, err = c.store.Probe(ctx, ref)
-	return Result{Reference: ref, ID: p.ID, Outcome: Built}, err
+	return filepath.Join(base, "imagelock", id), true, nil
 }

@@ -126,3 +126,31 @@ func (e *BuildError) Error() string {
 
 // Unwrap returns the cause.
 func (e *BuildError) Unwrap() error { return e.Err }
+
+// Error is any other error of this package.
+type Error struct {
+	// Op is "open" or "ensure".
+	Op string
+	// Reference is the image; empty for "open".
+	Reference string
+	// Path is the file or directory concerned, if any.
+	Path string
+	// Err is the cause.
+	Err error
+}
+
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("imagecache: " + e.Op)
+	if e.Reference != "" {
+		fmt.Fprintf(&b, " %q", e.Reference)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	if e.Path != "" {
+		fmt.Fprintf(&b, " (%s)", e.Path)
+	}
+	return b.String()
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }

@@ -1,0 +1,70 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"net"
+	"syscall"
+)
+
+// cause is a kind of failure, as it is put on record.
+type cause string
+
+const (
+	causeBuild       cause = "build"        // the build said no
+	causeNotProduced cause = "not-produced" // it said yes, and there is no image
+	causeLimit       cause = "limit"        // the build limit passed
+	causeDisk        cause = "disk"         // no space left
+	causeNetwork     cause = "network"
+	causeKilled      cause = "killed"    // what the build ran was killed
+	causeCancelled   cause = "cancelled" // something inside the build was
+)
+
+// killed is implemented by errors of programs that a signal ended.
+type killed interface{ Killed() bool }
+
+// classify tells what kind of failure err is.
+func classify(err error) cause {
+	var k killed
+	var netErr net.Error
+	switch {
+	case errors.Is(err, ErrNotProduced):
+		return causeNotProduced
+	case errors.Is(err, ErrBuildLimit):
+		return causeLimit
+	case errors.Is(err, errNoSpace):
+		return causeDisk
+	case errors.As(err, &k) && k.Killed():
+		return causeKilled
+	case errors.Is(err, context.Canceled):
+		return causeCancelled
+	case errors.As(err, &netErr), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
+		return causeNetwork
+	}
+	return causeBuild
+}
+
+// remembered is true for failures that would most likely be repeated by another
+// attempt a moment later.
+func (c cause) remembered() bool {
+	return c == causeBuild || c == causeNotProduced || c == causeLimit
+}
+
+// wrap gives a failure that was read from a record the errors.Is it had in the
+// process where it happened.
+func (c cause) wrap(err error) error {
+	is := map[cause]error{causeNotProduced: ErrNotProduced, causeLimit: ErrBuildLimit, causeDisk: errNoSpace}[c]
+	if is == nil {
+		return err
+	}
+	return &elsewhere{err, is}
+}
+
+// elsewhere is an error of another process.
+type elsewhere struct {
+	error
+	is error
+}
+
+func (e *elsewhere) Is(target error) bool { return target == e.is }

@@ -1,0 +1,201 @@
+package imagecache
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/imagelock/imagelock/internal/process"
+	"github.com/imagelock/imagelock/lock"
+)
+
+// Ensure returns once img is in the store: at once if it is there, else after it
+// was built, by this call or by whoever is building it already, in this process
+// or another. An image is built by one at a time; whoever waited looks again
+// before it builds.
+//
+// It blocks until then, until ctx ends, or until one of the cache's limits has
+// passed. All callers of one image in a process share one attempt, which runs
+// apart from their contexts and is cancelled when the last of them has gone: a
+// caller that leaves does not stop the others.
+//
+// Errors: [*ReferenceError] for a tag that names no image; [*ProbeError] if the
+// store does not answer (nothing is built then); [*WaitError] if ctx or the wait
+// limit ended the wait, which names the holder; [*BuildError] if the build failed,
+// which everybody who waited for it is given, in all processes; [*Error] for the
+// rest, such as [ErrNested] and [ErrNoBuild]. No error leaves anything locked.
+//
+// If the process is killed in mid-build one of those who wait takes over, also
+// those in other processes, after what the build had started has ended
+// ([Build].Running).
+func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
+	ref, err := Normalize(img.Tag)
+	if err != nil {
+		return Result{}, err
+	}
+	if ctx.Value(inBuild{}) != nil {
+		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNested}
+	}
+	start := time.Now()
+	p, err := c.probe(ctx, ref)
+	if err != nil {
+		return Result{}, c.unknown(ctx, ref, start, err)
+	}
+	if p.State == Present {
+		if e := c.log.Check(zapcore.DebugLevel, "present"); e != nil {
+			e.Write(zap.String("tag", ref), zap.String("id", p.ID))
+		}
+		return Result{Reference: ref, ID: p.ID, Outcome: Existing}, nil
+	}
+	if img.Build == nil {
+		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNoBuild}
+	}
+	f, first := c.join(ctx, ref, img.Build)
+	return c.await(ctx, f, first, start)
+}
+
+// unknown tells a caller whose context ended from one whose store is silent.
+func (c *Cache) unknown(ctx context.Context, ref string, start time.Time, err error) error {
+	if ctx.Err() != nil {
+		return &WaitError{Reference: ref, Waited: time.Since(start), Err: err}
+	}
+	return err
+}
+
+// inBuild is the key of the context value that marks a build's context.
+type inBuild struct{}
+
+// flight is an attempt at an image that callers of this process share. The name
+// is x/sync's singleflight's, of which it differs: it belongs to no caller.
+type flight struct {
+	ref    string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed when res and err are set
+	res    Result
+	err    error
+
+	// guarded by Cache.mu
+	callers int
+	holder  *lock.Holder // while it builds: this process
+}
+
+// join makes the caller one of those who wait for this process's attempt at ref,
+// and begins one if there is none. One whose last caller has left is over, even
+// if its goroutine has not ended yet: it is cancelled, nobody should wait for it.
+func (c *Cache) join(ctx context.Context, ref string, build BuildFunc) (f *flight, first bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.flights[ref]; f != nil && f.callers > 0 {
+		f.callers++
+		return f, false
+	}
+	// The first caller's values, but not its end.
+	fctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	f = &flight{ref: ref, ctx: fctx, cancel: cancel, done: make(chan struct{}), callers: 1}
+	c.flights[ref] = f
+	go c.fly(f, build)
+	return f, true
+}
+
+// errAbandoned is the cause of an attempt's end when nobody waits for it any more.
+var errAbandoned = context.Canceled
+
+func (c *Cache) leave(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.callers--; f.callers == 0 {
+		f.cancel(errAbandoned)
+	}
+}
+
+// fly makes the attempt. Whatever happens to the goroutine in the build, even
+// runtime.Goexit (which a test's FailNow is), those who wait are told.
+func (c *Cache) fly(f *flight, build BuildFunc) {
+	a := &attempt{c: c, f: f, build: build, start: time.Now()}
+	f.err = &Error{Op: "ensure", Reference: f.ref, Err: errGoexit}
+	defer func() {
+		c.mu.Lock()
+		if c.flights[f.ref] == f {
+			delete(c.flights, f.ref)
+		}
+		c.mu.Unlock()
+		f.cancel(nil)
+		close(f.done)
+	}()
+	f.res, f.err = a.run(f.ctx)
+}
+
+// overdue is how much longer than its limits an attempt's first caller waits for
+// it: a build function that does not return when its context ends keeps the lock,
+// as it must, but not its callers.
+const overdue = time.Minute
+
+// await waits for the attempt f. Only its first caller is told that it built. The
+// limits of the attempt are the first caller's; later ones have a wait limit of
+// their own.
+func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Time) (Result, error) {
+	defer c.leave(f)
+	patience, late := c.limits.wait, lock.ErrWaitLimit
+	if first {
+		patience += c.limits.build + overdue
+		late = fmt.Errorf("%w, and the build function has not returned", ErrBuildLimit)
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	var cause error
+	select {
+	case <-f.done:
+		return f.outcome(first, start)
+	case <-ctx.Done():
+		cause = context.Cause(ctx)
+	case <-t.C:
+		cause = late
+	}
+	select {
+	case <-f.done: // at the same moment; the result is worth more
+		return f.outcome(first, start)
+	default:
+	}
+	return Result{}, &WaitError{Reference: f.ref, Waited: time.Since(start), Holder: c.holder(f), Err: cause}
+}
+
+func (f *flight) outcome(first bool, start time.Time) (Result, error) {
+	if first {
+		return f.res, f.err
+	}
+	if be, ok := f.err.(*BuildError); ok && !be.Shared {
+		shared := *be
+		shared.Shared = true
+		return Result{}, &shared
+	}
+	res := f.res
+	res.Waited = time.Since(start)
+	if res.Outcome == Built {
+		res.Outcome, res.Took = Appeared, 0
+	}
+	return res, f.err
+}
+
+// holder names who builds what f waits for.
+func (c *Cache) holder(f *flight) *lock.Holder {
+	c.mu.Lock()
+	h := f.holder
+	c.mu.Unlock()
+	if h != nil {
+		return h
+	}
+	if d, ok := c.locks.(*lock.Dir); ok {
+		for _, key := range []string{f.ref, runningKey(f.ref)} {
+			if hs, _ := d.Holders(context.Background(), key); len(hs) > 0 {
+				return &hs[0]
+			}
+		}
+	}
+	return nil
+}
+
+func self() lock.Process { return lock.Process(process.Self()) }

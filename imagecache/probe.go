@@ -1,0 +1,69 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// probeTries is how often the store is asked before its answer counts as unknown.
+const probeTries = 4
+
+// probe looks for ref and returns a Presence whose State is Absent or Present, or
+// a [*ProbeError], or ctx's error. It returns within the probe limit, even if the
+// store does not: then its goroutine is left behind to end whenever the store
+// lets it.
+func (c *Cache) probe(ctx context.Context, ref string) (Presence, error) {
+	start := time.Now()
+	pctx, cancel := context.WithTimeoutCause(ctx, c.limits.probe, fmt.Errorf("probe limit of %v reached: %w", c.limits.probe, context.DeadlineExceeded))
+	defer cancel()
+	pause := backoff.WithContext(backoff.WithMaxRetries(backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(50*time.Millisecond),
+		backoff.WithMultiplier(3),
+		backoff.WithMaxElapsedTime(0),
+	), probeTries-1), pctx)
+
+	tries := 0
+	p, err := backoff.RetryWithData(func() (Presence, error) {
+		tries++
+		return c.ask(pctx, ref)
+	}, pause)
+	switch {
+	case err == nil:
+		return p, nil
+	case ctx.Err() != nil:
+		return Presence{}, context.Cause(ctx)
+	case pctx.Err() != nil && !errors.Is(err, context.Cause(pctx)):
+		err = fmt.Errorf("%w: %w", context.Cause(pctx), err)
+	}
+	return Presence{}, &ProbeError{Reference: ref, Tries: tries, Took: time.Since(start), Err: err}
+}
+
+// ask asks once. What the store answers is checked: an answer that does not add
+// up is none.
+func (c *Cache) ask(ctx context.Context, ref string) (Presence, error) {
+	type answer struct {
+		p   Presence
+		err error
+	}
+	ch := make(chan answer, 1)
+	go func() {
+		p, err := c.store.Probe(ctx, ref)
+		ch <- answer{p, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return Presence{}, backoff.Permanent(context.Cause(ctx))
+	case a := <-ch:
+		switch {
+		case a.err != nil:
+			return Presence{}, a.err
+		case a.p.State == Absent && a.p.ID == "", a.p.State == Present && a.p.ID != "":
+			return a.p, nil
+		}
+		return Presence{}, fmt.Errorf("the store's answer makes no sense: %v with ID %q", a.p.State, a.p.ID)
+	}
+}
