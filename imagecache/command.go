@@ -1,0 +1,205 @@
+package imagecache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// DefaultGrace is how long a cancelled [Command] has to end by itself.
+const DefaultGrace = 10 * time.Second
+
+const (
+	// outputDelay bounds the wait for output after the command has ended, if
+	// a process that it left behind keeps its output open.
+	outputDelay = time.Second
+	// killDelay bounds the wait for killed processes to be gone: one that is
+	// stuck in the kernel (a dead disk) does not go.
+	killDelay = 5 * time.Second
+)
+
+// Command is a build that a program does: docker build, make, a script.
+//
+//	img := imagecache.Image{
+//		Tag:   "app:v1",
+//		Build: imagecache.Command{Args: []string{"docker", "build", "-t", "app:v1", "."}}.Build,
+//	}
+//
+// The program runs in a process group of its own, with an empty standard input.
+// Its environment is this process's and
+//
+//	IMAGELOCK_REFERENCE  the normalised reference of the image to make
+//	IMAGELOCK_ATTEMPT    the number of the attempt
+//	IMAGELOCK_LOG        the path of the build log
+//
+// and what Env adds. A Command may be used for several builds at once.
+type Command struct {
+	// Args is the program and its arguments. A name without a slash is looked
+	// up in PATH; a relative path counts from Dir. No shell is involved.
+	Args []string
+	// Dir is the working directory. By default it is this process's.
+	Dir string
+	// Env adds variables, "NAME=value"; they win over those of this process
+	// and over those set by Build.
+	Env []string
+	// Grace is how long the program has after SIGTERM until it gets SIGKILL.
+	// By default it is [DefaultGrace].
+	Grace time.Duration
+	// Progress takes a copy of the output as it comes. By default the output
+	// goes to the build log alone. A writer that blocks holds up the build;
+	// writes that fail are dropped.
+	Progress io.Writer
+}
+
+// Build runs the command. It is a [BuildFunc]. The command has succeeded if it
+// exits with 0. Any error is a [*CommandError]; it wraps [ErrBadOption] for a
+// Command that makes no sense, [exec.ErrNotFound] for a program that is not
+// there, [*exec.ExitError] for one that failed, and the context's error and
+// cause for one that was stopped.
+//
+// Standard output and error go to b.Log, in the order in which they were
+// written. Processes that the command leaves in the background are not waited
+// for and not stopped; what they print later is lost.
+//
+// When ctx ends the whole process group gets SIGTERM, and SIGKILL after Grace.
+// Build returns when all of the group are dead. A process that left the group
+// (setsid, a daemon) can't be reached, nor can what a daemon does on the
+// program's behalf. On Windows the program is killed at once, and alone.
+//
+// The program inherits b.Running as descriptor 3, and passes it on to its own
+// children unless it closes it (Python's subprocess does): so a build that
+// outlives this process's sudden death is seen to run on. It can print nothing
+// any more then. Of the descriptors that this process opened it inherits no
+// other.
+func (c Command) Build(ctx context.Context, b *Build) error {
+	cmd, err := c.prepare(b)
+	if err != nil {
+		return c.fail(nil, err)
+	}
+	if ctx.Err() != nil {
+		return c.fail(nil, stopCause(ctx))
+	}
+	// A pipe of ours and not one of exec.Cmd's: it must outlive the command
+	// as long as the rest of a cancelled group may still print.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return c.fail(nil, err)
+	}
+	cmd.Stdout, cmd.Stderr = w, w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		r.Close()
+		return c.fail(nil, startError(cmd, err))
+	}
+	var last tail
+	copied := make(chan struct{})
+	go func() {
+		defer close(copied)
+		copyOutput(r, &last, b.Log, c.Progress)
+	}()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		select {
+		case err = <-ended: // just so
+		default:
+			stopGroup(cmd.Process, ended, cmp.Or(c.Grace, DefaultGrace))
+			err = stopCause(ctx)
+		}
+	}
+	awaitOutput(r, copied)
+	if err != nil {
+		return c.fail(last.lines(), err)
+	}
+	return nil
+}
+
+// prepare checks c before anything is started.
+func (c Command) prepare(b *Build) (*exec.Cmd, error) {
+	bad := func(format string, args ...any) (*exec.Cmd, error) {
+		return nil, fmt.Errorf("%w: %w", ErrBadOption, fmt.Errorf(format, args...))
+	}
+	switch {
+	case len(c.Args) == 0:
+		return bad("Command has no Args; the first one is the program")
+	case c.Args[0] == "":
+		return bad("Command names no program: Args[0] is empty")
+	case c.Grace < 0:
+		return bad("Command has a negative Grace (%v)", c.Grace)
+	}
+	for i, e := range c.Env {
+		if j := strings.IndexByte(e, '='); j < 1 {
+			return bad("Command has an Env without NAME=value (the one at %d)", i) // a secret, maybe
+		}
+	}
+	if c.Dir != "" {
+		fi, err := os.Stat(c.Dir)
+		if err != nil {
+			return bad("working directory: %w", err)
+		}
+		if !fi.IsDir() {
+			return bad("working directory %s is no directory", c.Dir)
+		}
+	}
+	cmd := exec.Command(c.Args[0], c.Args[1:]...)
+	cmd.Dir = c.Dir
+	cmd.Env = append(os.Environ(),
+		"IMAGELOCK_REFERENCE="+b.Reference,
+		"IMAGELOCK_ATTEMPT="+strconv.FormatInt(b.Attempt, 10),
+		"IMAGELOCK_LOG="+b.LogPath,
+	)
+	cmd.Env = append(cmd.Env, c.Env...)
+	setGroup(cmd)
+	inherit(cmd, b.Running)
+	return cmd, nil
+}
+
+func (c Command) fail(lines []string, err error) *CommandError {
+	e := &CommandError{ExitCode: -1, Lines: lines, Err: err}
+	if len(c.Args) > 0 {
+		e.Program, e.Args = c.Args[0], len(c.Args)-1
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		e.ExitCode, e.Signal = exit.ExitCode(), endSignal(exit.ProcessState)
+	}
+	return e
+}
+
+// startError says which of the files that a start needs is missing: the kernel
+// has one answer for the program and for the interpreter that its first line
+// names.
+func startError(cmd *exec.Cmd, err error) error {
+	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return err
+	}
+	path := cmd.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(cmd.Dir, path)
+	}
+	if _, serr := os.Stat(path); serr == nil {
+		return fmt.Errorf("the interpreter or loader that it needs is missing: %w", err)
+	}
+	return fmt.Errorf("%w: %w", exec.ErrNotFound, err)
+}
+
+// stopCause returns why ctx ended: its error, with its cause if that is another.
+func stopCause(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return fmt.Errorf("stopped: %w", cause)
+	}
+	return fmt.Errorf("stopped: %w: %w", err, cause)
+}
