@@ -27,19 +27,21 @@ func (c *Cache) probe(ctx context.Context, ref string) (Presence, error) {
 	), probeTries-1), pctx)
 
 	tries := 0
-	p, err := backoff.RetryWithData(func() (Presence, error) {
+	var last error // backoff's own is only the context's if that ends a pause
+	p, err := backoff.RetryWithData(func() (p Presence, err error) {
 		tries++
-		return c.ask(pctx, ref)
+		p, last = c.ask(pctx, ref)
+		return p, last
 	}, pause)
-	switch {
+	switch cause := context.Cause(pctx); {
 	case err == nil:
 		return p, nil
 	case ctx.Err() != nil:
 		return Presence{}, context.Cause(ctx)
-	case pctx.Err() != nil && !errors.Is(err, context.Cause(pctx)):
-		err = fmt.Errorf("%w: %w", context.Cause(pctx), err)
+	case cause != nil && !errors.Is(last, cause):
+		last = fmt.Errorf("%w; last answer: %w", cause, last)
 	}
-	return Presence{}, &ProbeError{Reference: ref, Tries: tries, Took: time.Since(start), Err: err}
+	return Presence{}, &ProbeError{Reference: ref, Tries: tries, Took: time.Since(start), Err: last}
 }
 
 // ask asks once. What the store answers is checked: an answer that does not add

@@ -1,0 +1,502 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/imagelock/imagelock/lock"
+)
+
+const app = "docker.io/library/app:latest"
+
+func TestPresentImageCostsOneProbeAndNoLock(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	if err := s.put(app); err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Ensure(t.Context(), Image{Tag: "app"})
+	if err != nil || res != (Result{Reference: app, ID: "id-of-" + app, Outcome: Existing}) {
+		t.Errorf("%+v, %v", res, err)
+	}
+	if n := s.probes.Load(); n != 1 {
+		t.Errorf("%d probes", n)
+	}
+	if names, _ := os.ReadDir(filepath.Join(c.Dir(), locksDir)); len(names) != 1 { // processes
+		t.Errorf("lock directory has %v", names)
+	}
+}
+
+func TestAbsentImageIsBuiltOnceAndTheResultSaysHow(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	var seen Build
+	build := func(_ context.Context, b *Build) error {
+		seen = *b
+		fmt.Fprintln(b.Log, "step 1")
+		if hs, err := c.locks.(*lock.Dir).Holders(t.Context(), app); err != nil || len(hs) != 1 || hs[0].LogPath != b.LogPath || hs[0].Operation != "build" {
+			t.Errorf("holder's record %+v, %v", hs, err)
+		}
+		return s.put(b.Reference)
+	}
+	res, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Outcome != Built || res.ID != "id-of-"+app || res.Builder.PID != os.Getpid() || res.Attempt != 1 || res.Took <= 0 || res.LogPath != seen.LogPath {
+		t.Errorf("%+v", res)
+	}
+	if b, err := os.ReadFile(res.LogPath); err != nil || string(b) != "step 1\n" {
+		t.Errorf("log %q, %v", b, err)
+	}
+	if runtime.GOOS != "windows" && seen.Running == nil {
+		t.Error("the build was given no running descriptor")
+	}
+	if n, err := fmt.Fprintln(seen.Log, "too late"); n == 0 || err != nil {
+		t.Errorf("writing to the log of a build that ended: %v", err)
+	}
+	nothingLocked(t, c, app)
+	if res, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil || res.Outcome != Existing {
+		t.Errorf("second call: %+v, %v", res, err)
+	}
+}
+
+func TestCallersOfAProcessShareOneAttempt(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	build, runs := s.builder(50 * time.Millisecond)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	outcomes := map[Outcome]int{}
+	const n = 32
+	for range n {
+		wg.Go(func() {
+			res, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+			if err != nil || res.ID == "" || res.Builder.PID != os.Getpid() {
+				t.Errorf("%+v, %v", res, err)
+			}
+			if (res.Took > 0) != (res.Outcome == Built) {
+				t.Errorf("%v took %v", res.Outcome, res.Took)
+			}
+			mu.Lock()
+			outcomes[res.Outcome]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if runs.Load() != 1 || outcomes[Built] != 1 || outcomes[Built]+outcomes[Appeared]+outcomes[Existing] != n {
+		t.Errorf("%d runs, outcomes %v", runs.Load(), outcomes)
+	}
+}
+
+func TestOneCallerLeavingDoesNotStopTheOthersAndTheLastOneDoes(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	begun, stopped := make(chan struct{}, 2), make(chan error, 1)
+	finish := make(chan struct{})
+	build := func(ctx context.Context, b *Build) error {
+		begun <- struct{}{}
+		select {
+		case <-ctx.Done():
+			stopped <- ctx.Err()
+			return ctx.Err()
+		case <-finish:
+			return s.put(b.Reference)
+		}
+	}
+	ensure := func(ctx context.Context) chan error {
+		ch := make(chan error, 1)
+		go func() {
+			_, err := c.Ensure(ctx, Image{Tag: "app", Build: build})
+			ch <- err
+		}()
+		return ch
+	}
+	first, leaveFirst := context.WithCancelCause(t.Context())
+	second, leaveSecond := context.WithCancel(t.Context())
+	a := ensure(first)
+	<-begun
+	b := ensure(second)
+	eventually(t, "both wait", func() bool { return callers(c, app) == 2 })
+	why := errors.New("enough")
+	leaveFirst(why)
+	err := <-a
+	if e := as[*WaitError](t, err); !errors.Is(err, why) || e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.LogPath == "" {
+		t.Errorf("%v, holder %+v", err, e.Holder)
+	}
+	select {
+	case err := <-stopped:
+		t.Fatalf("the build was stopped: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	leaveSecond()
+	if err := <-b; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	<-stopped
+	// It was cancelled, which is no outcome: the next one builds.
+	close(finish)
+	if err := <-ensure(t.Context()); err != nil {
+		t.Errorf("after a cancelled attempt: %v", err)
+	}
+	nothingLocked(t, c, app)
+}
+
+func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
+	s := newStore(t)
+	const memory = 300 * time.Millisecond
+	c := openCache(t, s, WithFailureMemory(memory))
+	cause := errors.New("no such compiler")
+	runs := 0
+	finish := make(chan struct{})
+	build := func(context.Context, *Build) error {
+		runs++
+		<-finish
+		return cause
+	}
+	const n = 8
+	errs := make(chan error, n)
+	for range n {
+		go func() {
+			_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+			errs <- err
+		}()
+	}
+	eventually(t, "all wait", func() bool { return callers(c, app) == n })
+	close(finish)
+	shared := 0
+	for range n {
+		err := <-errs
+		e := as[*BuildError](t, err)
+		if !errors.Is(err, cause) || e.Attempt != 1 || e.LogPath == "" || e.Builder.PID != os.Getpid() || e.Remembered || !strings.Contains(err.Error(), e.LogPath) {
+			t.Errorf("%+v", e)
+		}
+		if e.Shared {
+			shared++
+		}
+	}
+	if shared != n-1 || runs != 1 {
+		t.Errorf("%d of %d shared, %d runs", shared, n, runs)
+	}
+	nothingLocked(t, c, app)
+	// A newcomer, as from another process: the text is all that is left.
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+	if e := as[*BuildError](t, err); !e.Remembered || !e.Shared || !strings.Contains(err.Error(), cause.Error()) {
+		t.Errorf("%+v", e)
+	}
+	if runs != 1 {
+		t.Errorf("%d runs within the memory", runs)
+	}
+	time.Sleep(memory)
+	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+	if e := as[*BuildError](t, err); e.Attempt != 2 || e.Remembered || runs != 2 {
+		t.Errorf("%+v, %d runs", e, runs)
+	}
+}
+
+type killedError struct{}
+
+func (killedError) Error() string { return "signal: killed" }
+func (killedError) Killed() bool  { return true }
+
+func TestFailuresThatMayPassAreNotRemembered(t *testing.T) {
+	for name, cause := range map[string]error{
+		"full disk":    fmt.Errorf("layer: %w", errNoSpace),
+		"network":      fmt.Errorf("pull: %w", &timeoutError{}),
+		"killed":       killedError{},
+		"cancellation": fmt.Errorf("inner: %w", context.Canceled),
+	} {
+		c := openCache(t, newStore(t))
+		runs := 0
+		for range 2 {
+			_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { runs++; return cause }})
+			if !errors.Is(err, cause) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if runs != 2 {
+			t.Errorf("%s: %d runs", name, runs)
+		}
+	}
+}
+
+type timeoutError struct{}
+
+func (*timeoutError) Error() string   { return "i/o timeout" }
+func (*timeoutError) Timeout() bool   { return true }
+func (*timeoutError) Temporary() bool { return true }
+
+func TestBuildThatLeavesNoImageHasFailed(t *testing.T) {
+	c := openCache(t, newStore(t))
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
+	as[*BuildError](t, err)
+	if !errors.Is(err, ErrNotProduced) {
+		t.Error(err)
+	}
+	// Those who are told by the record can still tell why.
+	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
+	if e := as[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrNotProduced) {
+		t.Error(err)
+	}
+	nothingLocked(t, c, app)
+}
+
+func TestUnknownIsNeverTakenForAbsent(t *testing.T) {
+	hang := func(ctx context.Context) (Presence, error, bool) { <-ctx.Done(); return Presence{}, ctx.Err(), true }
+	deaf := func(context.Context) (Presence, error, bool) { select {} }
+	for name, fault := range map[string]func(context.Context) (Presence, error, bool){
+		"error": func(context.Context) (Presence, error, bool) {
+			return Presence{State: Absent}, io.ErrUnexpectedEOF, true
+		},
+		"zero answer":     func(context.Context) (Presence, error, bool) { return Presence{}, nil, true },
+		"present, no ID":  func(context.Context) (Presence, error, bool) { return Presence{State: Present}, nil, true },
+		"absent, with ID": func(context.Context) (Presence, error, bool) { return Presence{State: Absent, ID: "x"}, nil, true },
+		"hanging":         hang,
+		"deaf":            deaf,
+	} {
+		s := newStore(t)
+		s.fault = fault
+		limit := 500 * time.Millisecond
+		if name == "error" {
+			limit = DefaultProbeLimit
+		}
+		c := openCache(t, s, WithProbeLimit(limit))
+		start := time.Now()
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error {
+			t.Errorf("%s: built", name)
+			return nil
+		}})
+		e := as[*ProbeError](t, err)
+		if !errors.Is(err, ErrUnknown) || e.Reference != app || e.Tries < 1 {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name == "error" && (!errors.Is(err, io.ErrUnexpectedEOF) || e.Tries != probeTries) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: took %v", name, took)
+		}
+		nothingLocked(t, c, app)
+	}
+}
+
+func TestStoreThatFailsForAMomentIsAskedAgain(t *testing.T) {
+	s := newStore(t)
+	s.fault = func(context.Context) (Presence, error, bool) {
+		return Presence{}, io.ErrUnexpectedEOF, s.probes.Load() < 3
+	}
+	c := openCache(t, s)
+	build, runs := s.builder(0)
+	if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil || runs.Load() != 1 {
+		t.Errorf("%v, %d runs", err, runs.Load())
+	}
+}
+
+func TestStoreThatGoesAwayInMidBuildYieldsNoOutcome(t *testing.T) {
+	s := newStore(t)
+	gone := false
+	s.fault = func(context.Context) (Presence, error, bool) { return Presence{}, io.ErrUnexpectedEOF, gone }
+	c := openCache(t, s)
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(_ context.Context, b *Build) error { gone = true; return nil }})
+	if as[*BuildError](t, err); !errors.Is(err, ErrUnknown) {
+		t.Error(err)
+	}
+	gone = false
+	build, runs := s.builder(0)
+	if res, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil || res.Attempt != 2 || runs.Load() != 1 {
+		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+func TestBadTagsAreRefusedBeforeAnythingHappens(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	id := strings.Repeat("0123456789abcdef", 4)
+	for _, tag := range []string{"", " ", "App", "app:", ":v1", "app:v 1", "app:../x", "a//b", id, "sha256:" + id, "app@sha256:" + id, "app:v1@sha256:" + id, "http://x/app", "app\x00", strings.Repeat("a", 5000), "ap\u00fc"} {
+		_, err := c.Ensure(t.Context(), Image{Tag: tag, Build: func(context.Context, *Build) error { t.Errorf("%q: built", tag); return nil }})
+		if e := as[*ReferenceError](t, err); !errors.Is(err, ErrBadReference) || e.Reason == "" || len(err.Error()) > 800 {
+			t.Errorf("%q: %v", tag, err)
+		}
+	}
+	if s.probes.Load() != 0 {
+		t.Error("the store was asked")
+	}
+}
+
+func TestNormalizeYieldsOneNameForWhatIsOneImage(t *testing.T) {
+	for tag, want := range map[string]string{
+		"app":                          app,
+		"app:latest":                   app,
+		"library/app":                  app,
+		"docker.io/app":                app,
+		"index.docker.io/library/app":  app,
+		"me/app:v1":                    "docker.io/me/app:v1",
+		"localhost:5000/app":           "localhost:5000/app:latest",
+		"registry.example/Team/app:V1": "",
+		"registry.example/team/app:V1": "registry.example/team/app:V1",
+		"deadbeef":                     "docker.io/library/deadbeef:latest",
+	} {
+		got, err := Normalize(tag)
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v", tag, got, err)
+		}
+		if again, err := Normalize(got); err == nil && again != got {
+			t.Errorf("%q is not normal: %q", got, again)
+		}
+	}
+}
+
+func TestEnsureWithinABuildIsRefused(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	ok, _ := s.builder(0)
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(ctx context.Context, b *Build) error {
+		_, err := c.Ensure(ctx, Image{Tag: "base", Build: ok})
+		return err
+	}})
+	if !errors.Is(err, ErrNested) {
+		t.Error(err)
+	}
+	nothingLocked(t, c, app)
+}
+
+func TestAbsentImageWithoutABuildFunctionIsAnError(t *testing.T) {
+	c := openCache(t, newStore(t))
+	_, err := c.Ensure(t.Context(), Image{Tag: "app"})
+	if as[*Error](t, err); !errors.Is(err, ErrNoBuild) {
+		t.Error(err)
+	}
+}
+
+func TestBuildThatExceedsItsLimitIsStoppedAndHasFailed(t *testing.T) {
+	c := openCache(t, newStore(t), WithBuildLimit(30*time.Millisecond))
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(ctx context.Context, b *Build) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}})
+	if as[*BuildError](t, err); !errors.Is(err, ErrBuildLimit) {
+		t.Error(err)
+	}
+	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { t.Error("built again"); return nil }})
+	if e := as[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrBuildLimit) {
+		t.Error(err)
+	}
+	nothingLocked(t, c, app)
+}
+
+func TestBuildThatEndsItsGoroutineFreesEverything(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { runtime.Goexit(); return nil }})
+	if err == nil || !strings.Contains(err.Error(), "Goexit") {
+		t.Error(err)
+	}
+	nothingLocked(t, c, app)
+	build, _ := s.builder(0)
+	if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWaitLimitBelowTheBuildLimitMustBeAskedFor(t *testing.T) {
+	s := newStore(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	for _, opts := range [][]Option{
+		{WithWaitLimit(time.Minute)},
+		{WithBuildLimit(24 * time.Hour)},
+		{WithWaitLimit(-1)}, {WithBuildLimit(0)}, {WithProbeLimit(-time.Hour)}, {WithFailureMemory(-1)},
+		{WithDir("")}, {WithLocker(nil)},
+	} {
+		_, err := Open(t.Context(), s, append([]Option{WithDir(dir)}, opts...)...)
+		if as[*Error](t, err); !errors.Is(err, ErrBadOption) {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a refused Open made the directory")
+	}
+	openCache(t, s, WithWaitLimit(time.Minute), AllowShortWait())
+	openCache(t, s, WithWaitLimit(time.Minute), WithBuildLimit(time.Second))
+	if _, err := Open(t.Context(), nil, WithDir(dir)); !errors.Is(err, ErrBadOption) {
+		t.Error(err)
+	}
+}
+
+func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
+	s := newStore(t)
+	dir := filepath.Join(t.TempDir(), "cache")
+	a, b := openCache(t, s, WithDir(dir)), openCache(t, s, WithDir(dir), WithWaitLimit(50*time.Millisecond), AllowShortWait())
+	begun, finish := make(chan *Build, 1), make(chan struct{})
+	done := make(chan error, 1)
+	go func() {
+		_, err := a.Ensure(t.Context(), Image{Tag: "app", Build: func(_ context.Context, bd *Build) error { begun <- bd; <-finish; return s.put(app) }})
+		done <- err
+	}()
+	bd := <-begun
+	never := func(context.Context, *Build) error { t.Error("built"); return nil }
+	_, err := b.Ensure(t.Context(), Image{Tag: "app", Build: never})
+	e := as[*WaitError](t, err)
+	if !errors.Is(err, lock.ErrWaitLimit) || e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.LogPath != bd.LogPath || e.Waited < 50*time.Millisecond {
+		t.Errorf("%v, holder %+v", err, e.Holder)
+	}
+	close(finish)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// losing is a Locker that can lose what it gave.
+type losing struct{ held *lost }
+
+type lost struct {
+	key    string
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+func (l *losing) Acquire(ctx context.Context, key string, m lock.Mode, o ...lock.AcquireOption) (lock.Held, error) {
+	return l.TryAcquire(ctx, key, m, o...)
+}
+
+func (l *losing) TryAcquire(_ context.Context, key string, _ lock.Mode, _ ...lock.AcquireOption) (lock.Held, error) {
+	l.held = &lost{key: key}
+	l.held.ctx, l.held.cancel = context.WithCancelCause(context.Background())
+	return l.held, nil
+}
+
+func (h *lost) Key() string              { return h.key }
+func (h *lost) Mode() lock.Mode          { return lock.Exclusive }
+func (h *lost) Context() context.Context { return h.ctx }
+func (h *lost) Token() uint64            { return 1 }
+func (h *lost) Release() error           { return nil }
+
+func TestBuildWhoseLockIsLostIsStoppedAndYieldsNothing(t *testing.T) {
+	for name, obeys := range map[string]bool{"stops": true, "claims success": false} {
+		s := newStore(t)
+		l := &losing{}
+		c := openCache(t, s, WithLocker(l))
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(ctx context.Context, b *Build) error {
+			l.held.cancel(lock.ErrLost)
+			<-ctx.Done()
+			if obeys {
+				return ctx.Err()
+			}
+			return s.put(b.Reference)
+		}})
+		if as[*BuildError](t, err); !errors.Is(err, lock.ErrLost) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if h, _ := c.files.history(app); h.Last != nil {
+			t.Errorf("%s: an outcome is on record: %+v", name, h.Last)
+		}
+	}
+}

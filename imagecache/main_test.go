@@ -1,0 +1,115 @@
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/imagelock/imagelock/internal/keys"
+)
+
+// dirStore is a store for tests: an image is a file whose content is its ID.
+type dirStore struct {
+	dir    string
+	probes atomic.Int64
+	// fault, if set, answers in place of the store when it says so.
+	fault func(ctx context.Context) (Presence, error, bool)
+}
+
+func newStore(t testing.TB) *dirStore { return &dirStore{dir: t.TempDir()} }
+
+func (s *dirStore) Identity(context.Context) (string, error) { return "test-store", nil }
+
+func (s *dirStore) Probe(ctx context.Context, ref string) (Presence, error) {
+	s.probes.Add(1)
+	if s.fault != nil {
+		if p, err, ok := s.fault(ctx); ok {
+			return p, err
+		}
+	}
+	b, err := os.ReadFile(s.file(ref))
+	if errors.Is(err, os.ErrNotExist) {
+		return Presence{State: Absent}, nil
+	}
+	if err != nil {
+		return Presence{}, err
+	}
+	return Presence{State: Present, ID: string(b)}, nil
+}
+
+func (s *dirStore) file(ref string) string { return filepath.Join(s.dir, keys.Hash(ref)) }
+
+func (s *dirStore) put(ref string) error { return replace(s.file(ref), []byte("id-of-"+ref), 0o600) }
+
+// builder returns a build function that takes a while, and a count of its runs.
+func (s *dirStore) builder(takes time.Duration) (BuildFunc, *atomic.Int64) {
+	var runs atomic.Int64
+	return func(ctx context.Context, b *Build) error {
+		runs.Add(1)
+		select {
+		case <-time.After(takes):
+			return s.put(b.Reference)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}, &runs
+}
+
+func openCache(t testing.TB, s Store, opts ...Option) *Cache {
+	t.Helper()
+	c, err := Open(context.Background(), s, append([]Option{WithDir(filepath.Join(t.TempDir(), "cache"))}, opts...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// callers returns how many callers wait for this process's attempt at ref.
+func callers(c *Cache, ref string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.flights[ref]; f != nil {
+		return f.callers
+	}
+	return 0
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func as[T error](t testing.TB, err error) T {
+	t.Helper()
+	var target T
+	if !errors.As(err, &target) {
+		t.Fatalf("error %v (%T) is no %T", err, err, target)
+	}
+	return target
+}
+
+// nothingLocked fails the test if a key of ref is still locked.
+func nothingLocked(t testing.TB, c *Cache, ref string) {
+	t.Helper()
+	for _, key := range []string{ref, runningKey(ref)} {
+		h, err := c.locks.TryAcquire(context.Background(), key, 0)
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		h.Release()
+	}
+}
