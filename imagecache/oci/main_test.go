@@ -1,0 +1,13 @@
+package oci
+
+import (
+	"testing"
+
+	"github.com/imagelock/imagelock/internal/reexec"
+)
+
+func TestMain(m *testing.M) {
+	reexec.Main(m, map[string]reexec.Role{
+		"add": roleAdd,
+	})
+}

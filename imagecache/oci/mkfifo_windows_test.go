@@ -1,0 +1,5 @@
+package oci
+
+import "errors"
+
+func mkfifo(string) error { return errors.New("Windows has no FIFOs in directories") }
