@@ -1,0 +1,167 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/versions"
+	"github.com/docker/docker/client"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/imagelock/imagelock/imagecache"
+)
+
+// Probe asks the engine for the image under ref. It takes one request if the
+// image is there; where names are not moved in one step (the containerd store,
+// Podman) an absence is confirmed by further looks, 40 ms at most in all.
+//
+// Only the engine's own "no such image" means absent. An image for another
+// platform is neither present nor absent: the error is a [*PlatformError]. All
+// else is an [*EngineError], or an [*imagecache.ReferenceError] if ref is no
+// reference. It returns soon after ctx ends, and within 20 seconds.
+func (s *Store) Probe(ctx context.Context, ref string) (imagecache.Presence, error) {
+	full, err := imagecache.Normalize(ref)
+	if err != nil {
+		return imagecache.Presence{}, err
+	}
+	named, err := reference.ParseNormalizedNamed(full)
+	if err != nil {
+		return imagecache.Presence{}, &imagecache.ReferenceError{Tag: ref, Reason: err.Error()}
+	}
+	ctx, cancel := limit(ctx, s.requestLimit)
+	defer cancel()
+	id, err := s.find(ctx, named, s.platform)
+	switch {
+	case err != nil:
+		return imagecache.Presence{}, err
+	case id == "":
+		return imagecache.Presence{State: imagecache.Absent}, nil
+	}
+	return imagecache.Presence{State: imagecache.Present, ID: id}, nil
+}
+
+// find returns the ID of the image of that name, empty if there is none.
+func (s *Store) find(ctx context.Context, named reference.Named, want platform) (string, error) {
+	for try := 0; ; try++ {
+		img, name, err := s.look(ctx, named)
+		if err != nil {
+			return "", s.fail(ctx, "probe", named.String(), err)
+		}
+		if img != nil {
+			return s.fits(ctx, named, name, *img, want)
+		}
+		if try >= len(s.engine.confirm) {
+			return "", nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", s.fail(ctx, "probe", named.String(), ctx.Err())
+		case <-time.After(s.engine.confirm[try]):
+		}
+	}
+}
+
+// look asks once for every name under which the engine may keep the image.
+func (s *Store) look(ctx context.Context, named reference.Named) (*image.InspectResponse, string, error) {
+	for _, name := range s.names(named) {
+		img, err := s.api.ImageInspect(ctx, name)
+		if notFound(err) {
+			continue
+		}
+		if err != nil {
+			return nil, "", err
+		}
+		// The engine may have taken the name for the beginning of an ID.
+		if carries(img, named, name) {
+			return &img, name, nil
+		}
+	}
+	return nil, "", nil
+}
+
+// names returns the names to ask for, always the full form with its tag. Podman
+// keeps what was built under a short name as localhost's.
+func (s *Store) names(named reference.Named) []string {
+	names := []string{named.String()}
+	if s.engine.podman && reference.Domain(named) == "docker.io" {
+		names = append(names, "localhost/"+reference.FamiliarString(named))
+	}
+	return names
+}
+
+// carries is true if img has the name that it was asked for by. Engines write
+// names in their short form.
+func carries(img image.InspectResponse, named reference.Named, name string) bool {
+	if _, ok := named.(reference.Digested); ok {
+		return true // what a digest names can't be another image
+	}
+	for _, tag := range img.RepoTags {
+		n, err := reference.ParseNormalizedNamed(tag)
+		if err == nil && (n.String() == named.String() || n.String() == name) {
+			return true
+		}
+	}
+	return false
+}
+
+// notFound is true if the engine said that it has no such image. Anything that
+// knows no such page, or is no engine at all, answers 404 too.
+func notFound(err error) bool {
+	if !errdefs.IsNotFound(err) {
+		return false
+	}
+	text := strings.ToLower(err.Error())
+	for _, stranger := range []string{"page not found", "<html", "check if the server supports"} {
+		if strings.Contains(text, stranger) {
+			return false
+		}
+	}
+	return true
+}
+
+var errNoID = errors.New("the engine's answer has no image ID")
+
+// fits returns the ID of img if it is for the wanted platform.
+func (s *Store) fits(ctx context.Context, named reference.Named, name string, img image.InspectResponse, want platform) (string, error) {
+	got := platform{img.Os, img.Architecture, img.Variant}
+	if !want.runs(got) {
+		other, err := s.other(ctx, name, want)
+		if err != nil {
+			return "", s.fail(ctx, "probe", named.String(), err)
+		}
+		if other == nil {
+			return "", &PlatformError{Reference: named.String(), ID: img.ID, Found: got.normal().String(), Wanted: want.String()}
+		}
+		img = *other
+	}
+	if img.ID == "" {
+		return "", s.fail(ctx, "probe", named.String(), errNoID)
+	}
+	return img.ID, nil
+}
+
+// other asks for the wanted platform of an image that may have several, which
+// the containerd store allows; nil if it has not that one. It is never the first
+// question: a missing platform and a missing image get the same answer.
+func (s *Store) other(ctx context.Context, name string, want platform) (*image.InspectResponse, error) {
+	if versions.LessThan(s.api.ClientVersion(), "1.49") {
+		return nil, nil
+	}
+	img, err := s.api.ImageInspect(ctx, name, client.ImageInspectWithPlatform(
+		&ocispec.Platform{OS: want.os, Architecture: want.arch, Variant: want.variant}))
+	if errdefs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !want.runs(platform{img.Os, img.Architecture, img.Variant}) {
+		return nil, nil
+	}
+	return &img, nil
+}
