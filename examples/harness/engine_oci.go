@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/imagecache/oci"
+)
+
+// ociEngine builds in the library's embedded store, where no engine is needed.
+type ociEngine struct {
+	*oci.Store
+	job Job
+}
+
+func openOCI(job Job) (Engine, error) {
+	store, err := oci.Open(job.Images)
+	if err != nil {
+		return nil, err
+	}
+	return &ociEngine{store, job}, nil
+}
+
+func (o *ociEngine) Name() string { return engineOCI }
+
+func (o *ociEngine) Prepare(context.Context) error { return nil }
+
+// Remove takes away the whole store: each run has one of its own.
+func (o *ociEngine) Remove(context.Context) error {
+	err := os.RemoveAll(o.job.Images)
+	// The directory above is shared with runs that were kept.
+	_ = os.Remove(filepath.Dir(o.job.Images))
+	return err
+}
+
+// Build adds a layer to the parent, and takes its time to make its content.
+func (o *ociEngine) Build(parent, nonce string) imagecache.BuildFunc {
+	return o.BuildLayer(oci.LayerBuild{
+		Base:   parent,
+		Labels: map[string]string{nonceLabel: nonce, runLabel: o.job.Run},
+		Prepare: func(ctx context.Context, b *imagecache.Build, dir string) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(o.job.BuildTime):
+			}
+			return os.WriteFile(filepath.Join(dir, nonce), nil, 0o644)
+		},
+	})
+}
+
+// Use opens the image by its ID and reads what a runtime reads first.
+func (o *ociEngine) Use(ctx context.Context, id string) error {
+	img, err := o.Image(ctx, id)
+	if err != nil {
+		return err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return err
+	}
+	if len(layers) == 0 || len(config.RootFS.DiffIDs) != len(layers) {
+		return fmt.Errorf("image %s has %d layers, and its config tells of %d", id, len(layers), len(config.RootFS.DiffIDs))
+	}
+	return nil
+}
+
+func (o *ociEngine) Nonce(ctx context.Context, id string) (string, error) {
+	img, err := o.Image(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return "", err
+	}
+	return config.Config.Labels[nonceLabel], nil
+}
