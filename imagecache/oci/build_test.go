@@ -176,7 +176,7 @@ func TestAnImageIsBuiltOnItsBase(t *testing.T) {
 	if len(m3.Layers) != 2 {
 		t.Errorf("%d layers", len(m3.Layers))
 	}
-	if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*", "[0-9]*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 	checkLayout(t, s, true)
@@ -222,7 +222,7 @@ func TestABadBuildTagsNothingAndSaysWhatIsWrong(t *testing.T) {
 			}
 			t.Log(err)
 			absent(t, s, "app")
-			if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*-*")); len(left) > 0 {
+			if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*", "[0-9]*")); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
 		})
@@ -268,7 +268,7 @@ func TestACancelledBuildEndsSoonAndTagsNothing(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 	absent(t, s, "app")
-	if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*-*")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*", "[0-9]*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/imagelock/imagelock/lock"
@@ -51,13 +50,14 @@ func (s *Store) commit(mine string) error {
 	if err != nil {
 		return err
 	}
-	old, fi, err := openRegular(s.indexPath())
+	c := change{s: s, posts: posts, state: s.state()}
+	c.index, c.fi, err = openRegular(s.indexPath())
 	if err == nil {
-		defer old.Close()
+		defer c.index.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return located(s.indexPath(), err)
 	}
-	clean := fi != nil && s.clean(fi)
+	clean := c.fi != nil && isClean(c.state, c.fi)
 	if clean && len(posts) == 0 {
 		return nil // whoever had the lock before has done it
 	}
@@ -66,24 +66,23 @@ func (s *Store) commit(mine string) error {
 	}
 
 	// First what needs space, then what can be seen.
-	if err := s.setState(dirtyState()); err != nil {
+	if err := s.setState(dirtyState); err != nil {
 		return err
 	}
 	s.step("dirty")
-	var next string
 	if clean {
-		next, err = s.spliceIndex(old, fi, posts)
+		err = c.extend()
 	}
 	if !clean || errors.Is(err, errNotOurs) {
-		next, err = s.rebuildIndex(posts)
+		err = c.rebuild(posts)
 	}
 	if err != nil {
 		if clean { // nothing has happened
-			err = errors.Join(err, s.setState(cleanState(fi)))
+			err = errors.Join(err, s.setState(cleanState(c.fi, nil)))
 		}
 		return err
 	}
-	defer func() { os.Remove(next) }()
+	defer func() { os.Remove(c.next) }()
 	s.step("index written")
 
 	refused := s.applyPosts(posts)
@@ -92,18 +91,20 @@ func (s *Store) commit(mine string) error {
 	}
 	s.step("tags durable")
 	if len(refused) > 0 { // withdrawn since, or not to be had: start from the tags
-		os.Remove(next)
-		if next, err = s.rebuildIndex(nil); err != nil {
+		os.Remove(c.next)
+		if err := c.rebuild(nil); err != nil {
 			return err
 		}
 	}
-	if err := os.Rename(next, s.indexPath()); err != nil {
+	spare, err := s.swapIndex(c.next, c.grown)
+	if err != nil {
 		return err
 	}
+	c.next = ""
 	s.step("index named")
-	fi, err = os.Lstat(s.indexPath())
+	fi, err := os.Lstat(s.indexPath())
 	if err == nil {
-		err = s.setState(cleanState(fi))
+		err = s.setState(cleanState(fi, spare))
 	}
 	s.step("clean")
 	if err := refused[mine]; err != nil {
@@ -130,105 +131,4 @@ func (s *Store) applyPosts(posts []post) map[string]error {
 		s.step("tag changed")
 	}
 	return refused
-}
-
-// spliceIndex writes the next index.json from the present one, which matches
-// the tags. It returns the path of a temporary file.
-func (s *Store) spliceIndex(old *os.File, fi fs.FileInfo, posts []post) (string, error) {
-	last := map[string]record{}
-	var order []string
-	for _, p := range posts {
-		if _, ok := last[p.tag]; !ok {
-			order = append(order, p.tag)
-		}
-		last[p.tag] = p.rec
-	}
-	var edits []edit
-	for _, tag := range order {
-		var e edit
-		switch was, err := s.readTag(tag); {
-		case err == nil:
-			e.old = was.line()
-		case !errors.Is(err, ErrNotFound): // damaged: what the index has is not known
-			return "", errNotOurs
-		}
-		if now := last[tag]; !now.remove {
-			e.new = now.line()
-		}
-		if e.old != nil || e.new != nil {
-			edits = append(edits, e)
-		}
-	}
-	text := make([]byte, fi.Size())
-	if _, err := old.ReadAt(text, 0); err != nil {
-		return "", located(s.indexPath(), err)
-	}
-	text, err := splice(text, edits)
-	if err != nil {
-		return "", err
-	}
-	return s.writeIndex(text)
-}
-
-// rebuildIndex writes the next index.json from the tags, to which posts are
-// about to be applied, and the entries of others in the present one.
-func (s *Store) rebuildIndex(posts []post) (string, error) {
-	tags, _, err := s.readTags(context.Background()) // Probe tells of the damaged
-	if err != nil {
-		return "", err
-	}
-	for _, p := range posts {
-		if p.rec.remove {
-			delete(tags, p.tag)
-		} else {
-			tags[p.tag] = p.rec
-		}
-	}
-	old, err := s.readIndex()
-	if err != nil {
-		return "", err
-	}
-	text, err := merge(old, tags)
-	if err != nil {
-		return "", located(s.indexPath(), err)
-	}
-	return s.writeIndex(text)
-}
-
-// readIndex reads index.json for a rebuild. One that is no JSON is being written
-// by a tool that does not rename, or was left so by one that died: after a
-// moment's patience it is put aside.
-func (s *Store) readIndex() ([]byte, error) {
-	for tries := 0; ; tries++ {
-		f, fi, err := openRegular(s.indexPath())
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, located(s.indexPath(), err)
-		}
-		text := make([]byte, fi.Size())
-		n, _ := f.ReadAt(text, 0)
-		f.Close()
-		if _, _, err := parseIndex(text[:n]); n > 0 && !errors.Is(err, ErrCorrupt) {
-			return text[:n], nil // of another version: merge refuses it
-		}
-		if tries == 5 {
-			return nil, os.Rename(s.indexPath(), s.own("damaged-index.json"))
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-}
-
-func (s *Store) writeIndex(text []byte) (string, error) {
-	f, err := s.temps.create()
-	if err != nil {
-		return "", err
-	}
-	_, err = f.Write(text)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		os.Remove(f.Name())
-		return "", located(filepath.Join(s.dir, indexFile), err)
-	}
-	return f.Name(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
@@ -36,12 +37,12 @@ type edit struct{ old, new []byte }
 var errNotOurs = errors.New("index.json has not the form in which it was written")
 
 // splice applies edits to the text of an index that was written here. It works
-// on lines and never parses: its cost is that of copying the text.
+// on lines and never parses. It may write into text.
 func splice(text []byte, edits []edit) ([]byte, error) {
 	if !bytes.HasSuffix(text, []byte(indexTail)) {
 		return nil, errNotOurs
 	}
-	body := bytes.Clone(text[:len(text)-len(indexTail)])
+	body := text[:len(text)-len(indexTail)]
 	for _, e := range edits {
 		if e.old == nil {
 			body = appendLine(body, e.new)
@@ -60,11 +61,11 @@ func splice(text []byte, edits []edit) ([]byte, error) {
 		case !last && body[end] != ',':
 			return nil, errNotOurs
 		case e.new != nil:
-			body = append(body[:at+1:at+1], append(bytes.Clone(e.new), body[end:]...)...)
+			body = slices.Replace(body, at+1, end, e.new...)
 		case last: // the comma before it goes, if there is one
 			body = bytes.TrimSuffix(body[:at], []byte(","))
 		default:
-			body = append(body[:at:at], body[end+1:]...)
+			body = slices.Delete(body, at, end+1)
 		}
 	}
 	return append(body, indexTail...), nil

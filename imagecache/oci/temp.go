@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"sync"
 	"time"
 
@@ -16,19 +16,20 @@ import (
 )
 
 const (
-	aliveExt = ".alive"
-	// tempAge keeps the collector away from files that are just being made.
+	aliveFile = "alive"
+	// tempAge keeps the collector away from what is just being made.
 	tempAge = time.Minute
 )
 
-// temps makes the temporary files of one Store. Their names begin with a random
-// word, and a file of that name is kept locked as long as the Store is in use:
-// so the collector knows those that nobody will ever finish.
+// temps makes the temporary files of one Store, in a directory of its own: so
+// processes that create files at once don't wait for each other. A file in the
+// directory is kept locked as long as the Store is in use, and tells the
+// collector what nobody will ever finish.
 type temps struct {
-	dir string
+	dir string // tmp/, with one directory for each Store
 
 	mu     sync.Mutex
-	word   string
+	own    string
 	alive  *flock.Flock
 	serial int
 	closed bool
@@ -41,30 +42,21 @@ func (t *temps) next() (string, error) {
 	if t.closed {
 		return "", fmt.Errorf("store is closed: %w", fs.ErrClosed)
 	}
-	for tries := 0; t.alive == nil; tries++ {
-		if tries == 5 {
-			return "", located(t.dir, errors.New("temporary files vanish: something removes them"))
-		}
+	if t.alive == nil {
 		b := make([]byte, 8)
-		rand.Read(b)
-		word := hex.EncodeToString(b)
-		l := flock.New(filepath.Join(t.dir, word+aliveExt), flock.SetFlag(os.O_CREATE|os.O_RDWR))
-		ok, err := l.TryLock()
-		if err != nil {
+		rand.Read(b) // never fails
+		own := filepath.Join(t.dir, hex.EncodeToString(b))
+		if err := os.Mkdir(own, 0o755); err != nil {
 			return "", err
 		}
-		if !ok {
-			continue
+		l := flock.New(filepath.Join(own, aliveFile), flock.SetFlag(os.O_CREATE|os.O_RDWR))
+		if ok, err := l.TryLock(); err != nil || !ok {
+			return "", errors.Join(err, os.RemoveAll(own))
 		}
-		// The collector may have had it between creation and lock.
-		if _, err := os.Lstat(l.Path()); err != nil {
-			l.Close()
-			continue
-		}
-		t.word, t.alive = word, l
+		t.own, t.alive = own, l
 	}
 	t.serial++
-	return filepath.Join(t.dir, fmt.Sprintf("%s-%d", t.word, t.serial)), nil
+	return filepath.Join(t.own, strconv.Itoa(t.serial)), nil
 }
 
 func (t *temps) create() (*os.File, error) {
@@ -91,48 +83,32 @@ func (t *temps) close() error {
 	if t.alive == nil {
 		return nil
 	}
-	os.Remove(t.alive.Path())
-	return t.alive.Close()
+	// A call that is still on its way gets an error for the missing file.
+	err := t.alive.Close()
+	return errors.Join(err, os.RemoveAll(t.own))
 }
 
-// collect removes what dead processes left: what is older than a minute and of
-// a word that nobody holds. It is of no consequence if it removes less.
+// collect removes the directories of dead processes: those that are older than
+// a minute and that nobody holds. It is of no consequence if it removes less.
 func (t *temps) collect() {
 	entries, err := os.ReadDir(t.dir)
 	if err != nil {
 		return
 	}
-	words := map[string][]string{}
-	young := map[string]bool{}
 	for _, e := range entries {
-		word, _, _ := strings.Cut(strings.TrimSuffix(e.Name(), aliveExt), "-")
-		if fi, err := e.Info(); err != nil || time.Since(fi.ModTime()) < tempAge {
-			young[word] = true
+		path := filepath.Join(t.dir, e.Name())
+		fi, err := e.Info()
+		if err != nil || time.Since(fi.ModTime()) < tempAge {
+			continue
 		}
-		if !strings.HasSuffix(e.Name(), aliveExt) {
-			words[word] = append(words[word], e.Name())
-		} else {
-			words[word] = append(words[word], "")
+		if !fi.IsDir() {
+			os.Remove(path) // not from this package
+			continue
 		}
-	}
-	for word, names := range words {
-		if !young[word] {
-			t.collectWord(word, names)
-		}
-	}
-}
-
-func (t *temps) collectWord(word string, names []string) {
-	alive := filepath.Join(t.dir, word+aliveExt)
-	l := flock.New(alive, flock.SetFlag(os.O_CREATE|os.O_RDWR))
-	if ok, err := l.TryLock(); err != nil || !ok {
-		return
-	}
-	defer l.Close()
-	for _, n := range names {
-		if n != "" {
-			os.RemoveAll(filepath.Join(t.dir, n))
+		l := flock.New(filepath.Join(path, aliveFile), flock.SetFlag(os.O_CREATE|os.O_RDWR))
+		if ok, err := l.TryLock(); err == nil && ok {
+			os.RemoveAll(path)
+			l.Close()
 		}
 	}
-	os.Remove(alive) // last, and while it is held
 }

@@ -1,0 +1,150 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// change is the making of the next index.json.
+type change struct {
+	s     *Store
+	posts []post
+	state string
+	index *os.File // the present one; nil if there is none
+	fi    fs.FileInfo
+
+	next  string // the next one, under another name
+	grown bool   // it begins as the present one does
+}
+
+// extend makes the next index from the present one, which matches the tags.
+// errNotOurs means that it has to be rebuilt.
+func (c *change) extend() error {
+	edits, err := c.edits()
+	if err != nil {
+		return err
+	}
+	if c.grown {
+		end := make([]byte, 1+len(indexTail))
+		if _, err := c.index.ReadAt(end, c.fi.Size()-int64(len(end))); err != nil || string(end[1:]) != indexTail {
+			return errNotOurs
+		}
+		text := end[:1]
+		for _, e := range edits {
+			text = appendLine(text, e.new)
+		}
+		if c.s.extendSpare(c.state, c.index, c.fi, append(text[1:], indexTail...)) {
+			c.next = c.s.sparePath()
+			return nil
+		}
+	}
+	text := make([]byte, c.fi.Size(), c.fi.Size()+4096)
+	if _, err := c.index.ReadAt(text, 0); err != nil {
+		return located(c.s.indexPath(), err)
+	}
+	if text, err = splice(text, edits); err != nil {
+		return err
+	}
+	return c.write(text)
+}
+
+// edits returns what posts do to the index, and sees whether they only add.
+func (c *change) edits() ([]edit, error) {
+	last := map[string]record{}
+	var order []string
+	for _, p := range c.posts {
+		if _, ok := last[p.tag]; !ok {
+			order = append(order, p.tag)
+		}
+		last[p.tag] = p.rec
+	}
+	c.grown = true
+	var edits []edit
+	for _, tag := range order {
+		var e edit
+		switch was, err := c.s.readTag(tag); {
+		case err == nil:
+			e.old = was.line()
+		case !errors.Is(err, ErrNotFound): // damaged: what the index has is not known
+			return nil, errNotOurs
+		}
+		if now := last[tag]; !now.remove {
+			e.new = now.line()
+		}
+		if !bytes.Equal(e.old, e.new) {
+			edits = append(edits, e)
+			c.grown = c.grown && e.old == nil
+		}
+	}
+	return edits, nil
+}
+
+// rebuild makes the next index from the tags, to which posts are about to be
+// applied, and the entries of others in the present one.
+func (c *change) rebuild(posts []post) error {
+	c.grown = false
+	tags, _, err := c.s.readTags(context.Background()) // Probe tells of the damaged
+	if err != nil {
+		return err
+	}
+	for _, p := range posts {
+		if p.rec.remove {
+			delete(tags, p.tag)
+		} else {
+			tags[p.tag] = p.rec
+		}
+	}
+	old, err := c.s.readIndex()
+	if err != nil {
+		return err
+	}
+	text, err := merge(old, tags)
+	if err != nil {
+		return located(c.s.indexPath(), err)
+	}
+	return c.write(text)
+}
+
+func (c *change) write(text []byte) error {
+	f, err := c.s.temps.create()
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		os.Remove(f.Name())
+		return located(filepath.Join(c.s.dir, indexFile), err)
+	}
+	c.next = f.Name()
+	return nil
+}
+
+// readIndex reads index.json for a rebuild. One that is no JSON is being written
+// by a tool that does not rename, or was left so by one that died: after a
+// moment's patience it is put aside.
+func (s *Store) readIndex() ([]byte, error) {
+	for tries := 0; ; tries++ {
+		f, fi, err := openRegular(s.indexPath())
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, located(s.indexPath(), err)
+		}
+		text := make([]byte, fi.Size())
+		n, _ := f.ReadAt(text, 0)
+		f.Close()
+		if _, _, err := parseIndex(text[:n]); n > 0 && !errors.Is(err, ErrCorrupt) {
+			return text[:n], nil // of another version: merge refuses it
+		}
+		if tries == 5 {
+			return nil, os.Rename(s.indexPath(), s.own("damaged-index.json"))
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
