@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"go.uber.org/zap"
 
 	"github.com/imagelock/imagelock/internal/wake"
@@ -27,6 +28,7 @@ type Dir struct {
 	wait    time.Duration
 	log     *zap.Logger
 	events  wake.Source
+	net     func(longest time.Duration) *backoff.ExponentialBackOff
 	network bool // go on although the filesystem is a network's
 	shared  os.FileMode
 
@@ -94,7 +96,7 @@ func Open(dir string, opts ...Option) (*Dir, error) {
 	fail := func(err error) (*Dir, error) {
 		return nil, &Error{Op: "open", Path: dir, Err: err}
 	}
-	d := &Dir{wait: DefaultWaitLimit, log: zap.NewNop(), events: wake.System(), keys: map[string]*entry{}}
+	d := &Dir{wait: DefaultWaitLimit, log: zap.NewNop(), events: wake.System(), net: newNet, keys: map[string]*entry{}}
 	for _, o := range opts {
 		if err := o.applyOpen(d); err != nil {
 			return fail(err)

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,7 +9,74 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/imagelock/imagelock/internal/reexec"
 )
+
+// With a net that is only due in an hour, whoever wakes up in time was woken.
+func TestEventsOfReleaseAndDeathWakeWithoutTheNet(t *testing.T) {
+	dir := t.TempDir()
+	d := openDir(t, dir)
+	d.net = func(time.Duration) *backoff.ExponentialBackOff {
+		return backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Hour), backoff.WithMaxElapsedTime(0))
+	}
+	for _, mode := range []Mode{Exclusive, Shared} {
+		for range 10 {
+			for name, let := range map[string]func(c *reexec.Child){
+				"release": func(c *reexec.Child) { c.Tell("go") },
+				"death":   func(c *reexec.Child) { c.Kill() },
+			} {
+				child := reexec.Start(t, "hold", dir, "k", "exclusive")
+				child.Expect("held")
+				got := make(chan error, 1)
+				go func() {
+					h, err := d.Acquire(context.Background(), "k", mode, WaitLimit(20*time.Second))
+					if err == nil {
+						err = h.Release()
+					}
+					got <- err
+				}()
+				eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+				time.Sleep(10 * time.Millisecond) // its first burst of tries is over
+				let(child)
+				if err := <-got; err != nil {
+					t.Fatalf("%s, %v: not woken: %v", name, mode, err)
+				}
+				child.Kill()
+			}
+		}
+	}
+}
+
+// A lock that was waited for was taken by a descriptor that makes no event of its
+// own; its beacon must.
+func TestHolderThatHadToWaitWakesTheNextOne(t *testing.T) {
+	dir := t.TempDir()
+	first := reexec.Start(t, "hold", dir, "k", "exclusive")
+	first.Expect("held")
+	d := openDir(t, dir)
+	second := reexec.Start(t, "hold", dir, "k", "exclusive")
+	eventually(t, "the second waits", func() bool { return len(othersEntries(t, d)) == 2 })
+	first.Tell("go")
+	second.Expect("held")
+	d.net = func(time.Duration) *backoff.ExponentialBackOff {
+		return backoff.NewExponentialBackOff(backoff.WithInitialInterval(time.Hour), backoff.WithMaxElapsedTime(0))
+	}
+	got := make(chan error, 1)
+	go func() {
+		_, err := d.Acquire(context.Background(), "k", Exclusive, WaitLimit(20*time.Second))
+		got <- err
+	}()
+	eventually(t, "the third waits", func() bool { return waiters(d, "k") == 1 })
+	time.Sleep(50 * time.Millisecond) // its first burst of tries is over
+	second.Kill()
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+}
 
 func TestFilesystemsThatReachOverHostsAreRefusedByName(t *testing.T) {
 	const mountinfo = `24 1 254:0 / / rw,relatime - ext4 /dev/vda rw

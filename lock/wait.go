@@ -62,7 +62,7 @@ func (c *claim) lockFile(ctx context.Context, g *group, line *waitLine) (*lockfi
 	b := &bell{d: d, path: c.e.path}
 	defer b.close()
 	b.hang()
-	net := newNet(b.longest())
+	net := d.net(b.longest())
 	timer := time.NewTimer(0) // once more, now that events are listened to
 	defer timer.Stop()
 	var lastEvent time.Time
