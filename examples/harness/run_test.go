@@ -232,3 +232,32 @@ func TestWorkersDieWithTheirParent(t *testing.T) {
 		return true
 	})
 }
+
+func TestAWorkerThatIsKilledIsAFailureButCostsNoImage(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("needs /proc to find the worker processes")
+	}
+	tmp := t.TempDir()
+	cmd := startLong(t, tmp, "-engine", "oci", "-cache", t.TempDir(), "-instances", "5", "-json")
+	victim, err := os.FindProcess(children(t, cmd.Process.Pid)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim.Kill()
+	cmd.Wait()
+	text, err := os.ReadFile(filepath.Join(tmp, "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", text)
+	// The others have taken over what it was building.
+	i := strings.Index(string(text), "{")
+	if i < 0 || cmd.ProcessState.ExitCode() != exitFailed || !strings.Contains(string(text), "signal: killed") {
+		t.Fatalf("status %d", cmd.ProcessState.ExitCode())
+	}
+	f := result{stdout: string(text[i:])}.figures(t)
+	f.want(t, map[string]float64{"images": 1 + 3 + 5, "builds": 1 + 3 + 5, "duplicates": 0})
+	if f.number("failures") == 0 {
+		t.Error("no failure")
+	}
+}
