@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"regexp"
 	"strings"
 	"syscall"
@@ -59,10 +60,15 @@ func ctxError(ctx context.Context) error {
 // fail makes the error of a request from what the client returned: the end of
 // ctx, no engine, or what the engine said.
 func (s *Store) fail(ctx context.Context, op, ref string, err error) error {
+	down := client.IsErrConnectionFailed(err)
+	// The URL of a build holds its arguments, which may be secrets.
+	if uerr := (*url.Error)(nil); errors.As(err, &uerr) {
+		err = uerr.Err
+	}
 	switch cerr := ctxError(ctx); {
 	case cerr != nil:
 		err = cerr
-	case client.IsErrConnectionFailed(err):
+	case down:
 		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 	default:
 		if cause := recognise(err.Error()); cause != nil && !errors.Is(err, cause) {

@@ -96,15 +96,24 @@ func (p *printer) vertex(v vertex) {
 	if !v.started.IsZero() {
 		s.started = v.started
 	}
-	if s.n == 0 && (!v.started.IsZero() || !v.completed.IsZero()) {
-		p.count++
-		s.n = p.count
-		fmt.Fprintf(&p.buf, "#%d %s\n", s.n, s.name)
+	if !v.started.IsZero() || !v.completed.IsZero() {
+		p.announce(s)
 	}
+}
+
+// announce gives a step its number and prints its name, once.
+func (p *printer) announce(s *step) {
+	if s.n > 0 {
+		return
+	}
+	p.count++
+	s.n = p.count
+	fmt.Fprintf(&p.buf, "#%d %s\n", s.n, s.name)
 }
 
 // output prints what a step wrote, each line with the seconds since it began.
 func (p *printer) output(s *step, l vertexLog) {
+	p.announce(s)
 	if s.part == nil {
 		s.part = map[int64][]byte{}
 	}

@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"encoding/csv"
 	"strconv"
 	"strings"
 )
@@ -108,12 +107,8 @@ func uses(in instruction, x expander) []base {
 
 // mountFrom returns the from of a RUN's "--mount=type=bind,from=…".
 func mountFrom(v string) string {
-	v = strings.Trim(v, `"'`)
-	fields, err := csv.NewReader(strings.NewReader(v)).Read()
-	if err != nil {
-		fields = strings.Split(v, ",")
-	}
-	for _, f := range fields {
+	v = strings.NewReplacer(`"`, "", "'", "").Replace(v)
+	for f := range strings.SplitSeq(v, ",") {
 		if k, v, ok := strings.Cut(f, "="); ok && strings.EqualFold(strings.TrimSpace(k), "from") {
 			return v
 		}
