@@ -229,41 +229,42 @@ func TestABadBuildTagsNothingAndSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// endless is a file without end, as a build that has to be stopped.
-type endless struct{ fs.FileInfo }
+// endless is a file without end, which says when it is read.
+type endless struct {
+	fs.FileInfo
+	reading func()
+}
 
-func (endless) Read(p []byte) (int, error)   { return len(p), nil }
+func (e endless) Read(p []byte) (int, error) { e.reading(); return len(p), nil }
 func (endless) Close() error                 { return nil }
 func (e endless) Stat() (fs.FileInfo, error) { return e, nil }
 func (endless) Size() int64                  { return 1 << 50 }
 
-type endlessFS struct{ fstest.MapFS }
-
-func (f endlessFS) Open(name string) (fs.File, error) {
-	file, err := f.MapFS.Open(name)
-	if name == "big" {
-		fi, _ := file.Stat()
-		return endless{fi}, err
-	}
-	return file, err
+type endlessFS struct {
+	fstest.MapFS
+	file endless
 }
 
-func (f endlessFS) ReadDir(name string) ([]fs.DirEntry, error) {
-	fi, _ := fs.Stat(f.MapFS, "big")
-	return []fs.DirEntry{fs.FileInfoToDirEntry(endless{fi})}, nil
+func (f endlessFS) Open(name string) (fs.File, error) {
+	if name == "big" {
+		return f.file, nil
+	}
+	return f.MapFS.Open(name)
+}
+
+func (f endlessFS) ReadDir(string) ([]fs.DirEntry, error) {
+	return []fs.DirEntry{fs.FileInfoToDirEntry(f.file)}, nil
 }
 
 func TestACancelledBuildEndsSoonAndTagsNothing(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
-	started := make(chan struct{})
-	go func() {
-		<-started
-		cancel()
-	}()
-	fsys := endlessFS{fstest.MapFS{"big": {Data: []byte("x")}}}
-	close(started)
-	_, err := build(ctx, s, "app", LayerBuild{FS: fsys})
+	fsys := fstest.MapFS{"big": {Data: []byte("x")}}
+	fi, err := fs.Stat(fsys, "big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = build(ctx, s, "app", LayerBuild{FS: endlessFS{fsys, endless{fi, cancel}}})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}

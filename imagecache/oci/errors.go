@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/imagelock/imagelock/lock"
 )
 
 var (
@@ -87,9 +89,11 @@ func fail(op, ref, path string, err error) error {
 }
 
 func explain(err error) error {
+	var explained *lock.Error // by package lock
 	switch {
+	case errors.As(err, &explained):
 	case errors.Is(err, errNoSpace):
-		return fmt.Errorf("%w: free some space or inodes there, or choose another directory; nothing was tagged", err)
+		return fmt.Errorf("%w: free some space or inodes there, or choose another directory", err)
 	case errors.Is(err, errReadOnly):
 		return fmt.Errorf("%w: choose a directory on a writable filesystem", err)
 	case errors.Is(err, fs.ErrPermission):

@@ -8,6 +8,11 @@ import (
 
 func TestMain(m *testing.M) {
 	reexec.Main(m, map[string]reexec.Role{
-		"add": roleAdd,
+		"add":          roleAdd,
+		"crash":        roleCrash,
+		"churn":        roleChurn,
+		"unprivileged": roleUnprivileged,
+		"identity":     roleIdentity,
+		"full":         roleFull,
 	})
 }

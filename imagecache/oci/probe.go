@@ -84,15 +84,22 @@ func (s *Store) readTag(name string) (record, error) {
 		}
 		return record{}, located(path, ErrNotFound)
 	}
-	if err != nil {
-		return record{}, located(path, err)
+	var rec record
+	if err == nil {
+		rec, err = parseRecord(data)
 	}
-	rec, err := parseRecord(data)
 	if err == nil && rec.remove {
 		err = fmt.Errorf("%w: not a tag record", ErrCorrupt)
 	}
+	if errors.Is(err, ErrCorrupt) {
+		var own *Error
+		if errors.As(err, &own) {
+			err = own.Err
+		}
+		err = fmt.Errorf("%w; remove the tag and build again", err)
+	}
 	if err != nil {
-		return record{}, located(path, fmt.Errorf("%w; remove the tag and build again", err))
+		return record{}, located(path, err)
 	}
 	return rec, nil
 }

@@ -85,6 +85,7 @@ func Open(dir string, opts ...Option) (*Store, error) {
 		return nil, fail("open", "", dir, err)
 	}
 	s := &Store{dir: abs, step: c.step}
+	s.temps.dir = s.own("tmp")
 	if err := s.open(c); err != nil {
 		return nil, fail("open", "", abs, err)
 	}
@@ -92,23 +93,20 @@ func Open(dir string, opts ...Option) (*Store, error) {
 }
 
 func (s *Store) open(c config) error {
-	if err := s.makeLayout(); err != nil {
-		return err
+	err := s.makeLayout()
+	if err == nil {
+		s.locks, err = lock.Open(s.own("locks"), c.locks...)
 	}
-	s.temps.dir = s.own("tmp")
-	locks, err := lock.Open(s.own("locks"), c.locks...)
+	if err == nil {
+		err = s.makeIdentity()
+	}
+	if err == nil {
+		s.temps.collect()
+		if !s.settled() {
+			err = s.settle(context.Background(), "")
+		}
+	}
 	if err != nil {
-		return err
-	}
-	s.locks = locks
-	if err := s.makeIdentity(); err != nil {
-		return errors.Join(err, locks.Close())
-	}
-	s.temps.collect()
-	if s.settled() {
-		return nil
-	}
-	if err := s.settle(context.Background(), ""); err != nil {
 		return errors.Join(err, s.Close())
 	}
 	return nil
@@ -120,7 +118,12 @@ func (s *Store) Path() string { return s.dir }
 // Close lets go of what Open took. A process that ends without it leaves two
 // small files behind, which later ones remove.
 func (s *Store) Close() error {
-	s.closing.Do(func() { s.closed = errors.Join(s.temps.close(), s.locks.Close()) })
+	s.closing.Do(func() {
+		s.closed = s.temps.close()
+		if s.locks != nil {
+			s.closed = errors.Join(s.closed, s.locks.Close())
+		}
+	})
 	return s.closed
 }
 
