@@ -50,13 +50,13 @@ func (a *attempt) run(ctx context.Context) (Result, error) {
 	if e := a.base.remembered(c.limits.memory); e != nil {
 		return Result{}, e.err(ref, true)
 	}
-	for {
+	for round := 0; ; round++ {
 		logPath := c.files.newLogPath(ref)
-		held, err := c.locks.TryAcquire(ctx, ref, lock.Exclusive, lock.Operation("build"), lock.LogPath(logPath))
+		held, err := a.try(ctx, round, logPath)
 		if err == nil {
 			return a.locked(ctx, held, logPath)
 		}
-		if !errors.Is(err, lock.ErrHeld) {
+		if ctx.Err() != nil || !errors.Is(err, lock.ErrHeld) && !errors.Is(err, lock.ErrWaitLimit) {
 			return Result{}, a.gaveUp(ctx, err)
 		}
 		if err := a.wait(ctx); err != nil {
@@ -75,6 +75,21 @@ func (a *attempt) run(ctx context.Context) (Result, error) {
 		// The builder died, or the image was removed at once: our turn, unless
 		// somebody is faster.
 	}
+}
+
+// try asks for the image's exclusive lock. The first time it does not wait: if
+// somebody has it, he builds. Later, when a builder has died and the image is
+// still absent, it may be held for an instant by others who only wait, shared,
+// and for as long as one of them is stopped (SIGSTOP) just then. So it waits a
+// little, and longer each time: neither does a crowd chase itself, nor does a
+// process spin beside a stopped one.
+func (a *attempt) try(ctx context.Context, round int, logPath string) (lock.Held, error) {
+	opts := []lock.AcquireOption{lock.Operation("build"), lock.LogPath(logPath)}
+	if left := a.left(); round > 0 && left > 0 {
+		patience := min(left, 50*time.Millisecond<<min(round-1, 5))
+		return a.c.locks.Acquire(ctx, a.f.ref, lock.Exclusive, append(opts, lock.WaitLimit(patience))...)
+	}
+	return a.c.locks.TryAcquire(ctx, a.f.ref, lock.Exclusive, opts...)
 }
 
 // wait returns when nobody holds the image's lock exclusively.

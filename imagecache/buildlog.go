@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -39,7 +40,7 @@ func (f *files) createLog(path string) (*buildLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &buildLog{file: file}, nil
+	return &buildLog{path: path, file: file}, nil
 }
 
 // removeOldest removes all but the newest keep logs. Names begin with the time.
@@ -52,8 +53,26 @@ func removeOldest(dir string, names []fs.DirEntry, keep int) {
 
 // buildLog is an attempt's log.
 type buildLog struct {
+	path string
 	mu   sync.Mutex
 	file *os.File // nil when closed
+}
+
+// direct opens the log twice more: to be appended to by another process, and to be
+// read from where it ends now.
+func (l *buildLog) direct() (w, r *os.File, err error) {
+	w, err = os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r, err = os.Open(l.path); err == nil {
+		_, err = r.Seek(0, io.SeekEnd)
+	}
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	return w, r, nil
 }
 
 // Write writes p, or drops it: a full disk, or a build whose goroutines go on

@@ -68,7 +68,7 @@ type Command struct {
 //
 // Standard output and error go to b.Log, in the order in which they were
 // written. Processes that the command leaves in the background are not waited
-// for and not stopped; what they print later is lost.
+// for and not stopped.
 //
 // When ctx ends the whole process group gets SIGTERM, and SIGKILL after Grace.
 // Build returns when all of the group are dead. A process that left the group
@@ -77,9 +77,10 @@ type Command struct {
 //
 // The program inherits b.Running as descriptor 3, and passes it on to its own
 // children unless it closes it (Python's subprocess does): so a build that
-// outlives this process's sudden death is seen to run on. It can print nothing
-// any more then. Of the descriptors that this process opened it inherits no
-// other.
+// outlives this process's sudden death is seen to run on. It goes on printing to
+// the log then, which it has as its standard output (with a b.Log that is not the
+// cache's own it prints into a pipe, and dies of SIGPIPE). Of the descriptors that
+// this process opened it inherits no other.
 func (c Command) Build(ctx context.Context, b *Build) error {
 	cmd, err := c.prepare(b)
 	if err != nil {
@@ -88,39 +89,38 @@ func (c Command) Build(ctx context.Context, b *Build) error {
 	if ctx.Err() != nil {
 		return c.fail(nil, stopCause(ctx))
 	}
-	// A pipe of ours and not one of exec.Cmd's: it must outlive the command
-	// as long as the rest of a cancelled group may still print.
-	r, w, err := os.Pipe()
+	out, err := c.output(b)
 	if err != nil {
 		return c.fail(nil, err)
 	}
-	cmd.Stdout, cmd.Stderr = w, w
+	cmd.Stdout, cmd.Stderr = out.w, out.w
 	err = cmd.Start()
-	w.Close()
+	out.w.Close()
 	if err != nil {
-		r.Close()
+		out.r.Close()
 		return c.fail(nil, startError(cmd, err))
 	}
 	var last tail
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		copyOutput(r, &last, b.Log, c.Progress)
+		copyOutput(out.r, &last, out.to...)
 	}()
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
 
 	select {
-	case err = <-ended:
+	case err = <-exited:
 	case <-ctx.Done():
 		select {
-		case err = <-ended: // just so
+		case err = <-exited: // just so
 		default:
-			stopGroup(cmd.Process, ended, cmp.Or(c.Grace, DefaultGrace))
+			stopGroup(cmd.Process, exited, cmp.Or(c.Grace, DefaultGrace))
 			err = stopCause(ctx)
 		}
 	}
-	awaitOutput(r, copied)
+	out.ended()
+	awaitOutput(out.r, copied)
 	if err != nil {
 		return c.fail(last.lines(), err)
 	}

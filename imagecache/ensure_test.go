@@ -454,6 +454,74 @@ func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
 	}
 }
 
+func TestNobodySpinsBesideAStoppedWaiter(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	// A waiter that was stopped just as it had the shared lock.
+	others, err := lock.Open(filepath.Join(c.Dir(), locksDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer others.Close()
+	h, err := others.Acquire(t.Context(), app, lock.Shared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	build, runs := s.builder(0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+		done <- err
+	}()
+	time.Sleep(500 * time.Millisecond)
+	// 50, 100, 200 ms and then some: each round looks once.
+	if n := s.probes.Load(); n > 10 || runs.Load() != 0 {
+		t.Errorf("%d looks into the store in half a second, %d builds", n, runs.Load())
+	}
+	h.Release()
+	if err := <-done; err != nil || runs.Load() != 1 {
+		t.Errorf("%v, %d builds", err, runs.Load())
+	}
+}
+
+func TestCommandPrintsIntoTheLogAndItsLastLinesAreInTheError(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the command is a shell's")
+	}
+	s := newStore(t)
+	c := openCache(t, s)
+	var progress lockedBuilder
+	cmd := Command{Args: []string{"sh", "-c", "seq 30; echo to stderr >&2; exit 3"}, Progress: &progress}
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(ctx context.Context, b *Build) error {
+		fmt.Fprintln(b.Log, "before the command")
+		err := cmd.Build(ctx, b)
+		fmt.Fprintln(b.Log, "after the command")
+		return err
+	}})
+	be, ce := as[*BuildError](t, err), as[*CommandError](t, err)
+	if ce.ExitCode != 3 || len(ce.Lines) != 20 || ce.Lines[0] != "12" || ce.Lines[19] != "to stderr" {
+		t.Errorf("exit code %d, lines %q", ce.ExitCode, ce.Lines)
+	}
+	out := progress.String()
+	if !strings.HasPrefix(out, "1\n2\n") || !strings.HasSuffix(out, "30\nto stderr\n") {
+		t.Errorf("progress %q", out)
+	}
+	if log, err := os.ReadFile(be.LogPath); err != nil || string(log) != "before the command\n"+out+"after the command\n" {
+		t.Errorf("log %q, %v", log, err)
+	}
+}
+
+type lockedBuilder struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *lockedBuilder) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
 // losing is a Locker that can lose what it gave.
 type losing struct{ held *lost }
 

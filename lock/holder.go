@@ -24,8 +24,11 @@ type Process struct {
 	Executable string `json:"exe,omitempty"`
 }
 
-// String returns "pid 4711 (harness)".
+// String returns "pid 4711 (harness)"; for a zero Process "an unknown process".
 func (p Process) String() string {
+	if p == (Process{}) {
+		return "an unknown process"
+	}
 	name := p.Executable
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 {
 		name = name[i+1:]
