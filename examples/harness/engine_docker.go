@@ -64,7 +64,8 @@ func (d *dockerEngine) Use(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return d.Client().ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
+	// Also after Ctrl-C: the images of a run that is kept are left, this is not.
+	return d.Client().ContainerRemove(context.WithoutCancel(ctx), c.ID, container.RemoveOptions{Force: true})
 }
 
 func (d *dockerEngine) Nonce(ctx context.Context, id string) (string, error) {

@@ -44,6 +44,13 @@ func execute(ctx context.Context, c *config, stderr io.Writer) (_ *Report, err e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, engine.Close()) }()
+	if c.Keep == "" {
+		defer func() {
+			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+			defer cancel()
+			err = errors.Join(err, engine.Remove(clean))
+		}()
+	}
 	if err := engine.Prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -59,13 +66,6 @@ func execute(ctx context.Context, c *config, stderr io.Writer) (_ *Report, err e
 	}
 	if err := closeImages(); err != nil {
 		return nil, err
-	}
-	if c.Keep == "" {
-		defer func() {
-			clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
-			defer cancel()
-			err = errors.Join(err, engine.Remove(clean))
-		}()
 	}
 	return contend(ctx, c, job, engine, stderr)
 }
