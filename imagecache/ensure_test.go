@@ -203,6 +203,28 @@ func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
 	}
 }
 
+func TestFailureThatEndedJustBeforeTheLockWasFreeIsNotRepeated(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s, WithFailureMemory(0))
+	s.fault = func(context.Context) (Presence, error, bool) {
+		if s.probes.Load() == 2 { // the look with the lock in hand
+			h, err := c.files.begin(app)
+			if err == nil {
+				err = c.files.end(app, h, ended{Failure: "not this time", Cause: causeBuild})
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		return Presence{}, nil, false
+	}
+	build, runs := s.builder(0)
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+	if e := as[*BuildError](t, err); !e.Shared || e.Remembered || e.Attempt != 1 || runs.Load() != 0 {
+		t.Errorf("%+v, %d builds", e, runs.Load())
+	}
+}
+
 type killedError struct{}
 
 func (killedError) Error() string { return "signal: killed" }

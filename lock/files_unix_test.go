@@ -47,13 +47,14 @@ func TestLockOnAnUnlinkedFileIsNoLock(t *testing.T) {
 		got <- h
 	}()
 	eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
-	// It unlinks the file, as a careless clean-up does, and another takes a new one.
-	if err := os.Remove(p); err != nil {
-		t.Fatal(err)
-	}
-	fresh := flock.New(p)
+	// It replaces the file, as a careless clean-up does, by one that another has
+	// locked. In one step, or the waiter might rightly lock what is there between.
+	fresh := flock.New(p + ".new")
 	if ok, err := fresh.TryLock(); !ok || err != nil {
 		t.Fatal(ok, err)
+	}
+	if err := os.Rename(p+".new", p); err != nil {
+		t.Fatal(err)
 	}
 	old.Unlock()
 	select {
@@ -121,6 +122,41 @@ func TestWhateverIsNoPlainFileIsRefusedAtOnce(t *testing.T) {
 	}
 	if _, err := os.Stat(outside + "-none"); err == nil {
 		t.Error("a dangling link was followed")
+	}
+}
+
+func TestFIFOThatAppearsWhileWaitingDoesNotHangTheWaiter(t *testing.T) {
+	d := openDir(t, t.TempDir(), withEvents(wake.Polling{}))
+	free := occupy(t, d, "k")
+	defer free()
+	got := make(chan error, 1)
+	go func() {
+		_, err := d.Acquire(context.Background(), "k", Exclusive, WaitLimit(30*time.Second))
+		got <- err
+	}()
+	eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+	if err := syscall.Mkfifo(path(d, "k")+".new", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path(d, "k")+".new", path(d, "k")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-got:
+		if !errors.Is(err, ErrNotRegular) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the waiter hangs in open")
+	}
+}
+
+func TestProbeRefusesWhoeverGrantsALockTwice(t *testing.T) {
+	// A file that nobody holds looks like one whose lock is granted to all.
+	p := filepath.Join(t.TempDir(), "f")
+	os.WriteFile(p, nil, 0o600)
+	if err := probe(p); !errors.Is(err, ErrUnsafeFilesystem) {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -275,69 +311,30 @@ func TestSharedDirectoryGivesFilesToItsGroupWhateverTheUmask(t *testing.T) {
 	}
 }
 
-// asNobody runs the open role as a user without rights.
-func asNobody(t *testing.T, dir string) string {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("only root can become another user")
-	}
-	exe, _ := os.Executable()
-	b, err := os.ReadFile(exe)
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := filepath.Join(worldDir(t), "test")
-	if err := os.WriteFile(bin, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(bin, dir)
-	cmd.Env = append(os.Environ(), "IMAGELOCK_TEST_ROLE=open", "GORACE=atexit_sleep_ms=0")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
-
-// worldDir is a temporary directory that everybody can enter.
-func worldDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "imagelock-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 func TestDirectoryOfAnotherUserIsAClearError(t *testing.T) {
-	dir := worldDir(t)
-	got := asNobody(t, dir)
+	dir := reexec.WorldDir(t)
+	got := reexec.AsNobody(t, "open", dir)
 	if !strings.Contains(got, "permission denied") || !strings.Contains(got, "chmod 2770") || !strings.Contains(got, dir) {
 		t.Errorf("got %s", got)
 	}
-	if got := asNobody(t, filepath.Join(dir, "sub", "dir")); !strings.Contains(got, "permission denied") {
+	if got := reexec.AsNobody(t, "open", filepath.Join(dir, "sub", "dir")); !strings.Contains(got, "permission denied") {
 		t.Errorf("got %s", got)
 	}
 }
 
 func TestLockfileOfAnotherUserCanBeLockedWhereTheDirectoryIsShared(t *testing.T) {
-	dir := filepath.Join(worldDir(t), "locks")
+	dir := filepath.Join(reexec.WorldDir(t), "locks")
 	os.Mkdir(dir, 0o777)
 	if err := os.Chmod(dir, 0o777|fs.ModeSticky); err != nil {
 		t.Fatal(err)
 	}
 	d := openDir(t, dir)
 	release(t, acquire(t, d, "k", Exclusive))
-	if got := asNobody(t, dir); got != "<nil>" {
+	if got := reexec.AsNobody(t, "open", dir); got != "<nil>" {
 		t.Errorf("got %s", got)
 	}
 	h := acquire(t, d, "k", Exclusive, Operation("root's"))
-	if got := asNobody(t, dir); !strings.Contains(got, "wait limit") || !strings.Contains(got, "for root's") {
+	if got := reexec.AsNobody(t, "open", dir); !strings.Contains(got, "wait limit") || !strings.Contains(got, "for root's") {
 		t.Errorf("got %s", got)
 	}
 	release(t, h)

@@ -147,6 +147,14 @@ func TestReleaseIsIdempotent(t *testing.T) {
 		t.Errorf("a second release freed another's lock: %v", err)
 	}
 	release(t, other)
+
+	a, b := acquire(t, d, "k", Shared), acquire(t, d, "k", Shared)
+	release(t, a)
+	release(t, a)
+	if _, err := d.TryAcquire(t.Context(), "k", Exclusive); !errors.Is(err, ErrHeld) {
+		t.Errorf("two releases of one shared holder freed both: %v", err)
+	}
+	release(t, b)
 }
 
 func TestWaitLimitErrorNamesKeyPathWaitedAndHolder(t *testing.T) {

@@ -78,8 +78,14 @@ type record struct {
 func openRecord(dir string, shared fs.FileMode) (*record, error) {
 	if err := os.Mkdir(dir, 0o700); err == nil {
 		if shared != 0 {
+			fi, err := os.Stat(dir)
+			if err != nil {
+				return nil, err
+			}
 			// Sticky: nobody removes another user's record or temporary file.
-			if err := os.Chmod(dir, 0o700|shared|shared>>1|os.ModeSticky); err != nil {
+			// A setgid bit that came from above stays: lockfiles are made here.
+			mode := 0o700 | shared | shared>>1 | fs.ModeSticky | fi.Mode()&fs.ModeSetgid
+			if err := os.Chmod(dir, mode); err != nil {
 				return nil, err
 			}
 		}

@@ -1,0 +1,62 @@
+//go:build unix
+
+package imagecache
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/imagelock/imagelock/internal/reexec"
+)
+
+func TestCacheDirectoryOfAnotherUserIsAClearError(t *testing.T) {
+	top, images := reexec.WorldDir(t), reexec.WorldDir(t)
+	theirs := filepath.Join(top, "unreadable")
+	os.Mkdir(theirs, 0o700)
+	for _, dir := range []string{theirs, filepath.Join(theirs, "below"), top, filepath.Join(top, "new")} {
+		got := reexec.AsNobody(t, "ensure", dir, images)
+		if !strings.Contains(got, "permission denied") || !strings.Contains(got, "choose a directory this user may write") || !strings.Contains(got, dir) || strings.Contains(got, "building") {
+			t.Errorf("%s: %s", dir, got)
+		}
+	}
+	if left, _ := os.ReadDir(top); len(left) != 1 {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestCacheDirectoryOfAGroupServesAllItsUsers(t *testing.T) {
+	top := reexec.WorldDir(t)
+	shared, images := filepath.Join(top, "shared"), filepath.Join(top, "images")
+	for _, d := range []string{shared, images} {
+		os.Mkdir(d, 0o700)
+		if err := errors.Join(os.Chown(d, -1, 65534), os.Chmod(d, 0o770|fs.ModeSetgid)); err != nil {
+			t.Skipf("only root can give a directory to a group: %v", err)
+		}
+	}
+	// A user's first, another's later, each in the other's footsteps.
+	dir := filepath.Join(shared, "store")
+	c := openCache(t, &dirStore{dir: images}, WithDir(dir))
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return errors.New("root cannot") }})
+	as[*BuildError](t, err)
+	if got := reexec.AsNobody(t, "ensure", dir, images); !strings.Contains(got, "root cannot") {
+		t.Errorf("a failure was not shared: %s", got)
+	}
+	c2 := openCache(t, &dirStore{dir: images}, WithDir(dir), WithFailureMemory(0))
+	if err := os.Remove(c2.files.historyPath(app)); err != nil {
+		t.Fatal(err)
+	}
+	if got := reexec.AsNobody(t, "ensure", dir, images); got != "building\n<nil>" {
+		t.Errorf("got %s", got)
+	}
+	os.Remove((&dirStore{dir: images}).file(app))
+	s := &dirStore{dir: images}
+	build, _ := s.builder(0)
+	if res, err := c2.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil || res.Attempt != 2 {
+		t.Errorf("after the other's attempt: %+v, %v", res, err)
+	}
+}
