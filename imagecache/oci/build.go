@@ -81,6 +81,10 @@ func (s *Store) buildLayer(ctx context.Context, spec LayerBuild, b *imagecache.B
 	if err := spec.check(); err != nil {
 		return err
 	}
+	ref, err := imagecache.Normalize(b.Reference)
+	if err != nil {
+		return err
+	}
 	base, err := s.base(ctx, spec.Base)
 	if err != nil {
 		return err
@@ -111,11 +115,11 @@ func (s *Store) buildLayer(ctx context.Context, spec LayerBuild, b *imagecache.B
 			return err
 		}
 	}
-	id, err := s.Add(ctx, b.Reference, img)
+	rec, err := s.add(ctx, ref, img)
 	if err != nil {
 		return err
 	}
-	return s.report(b, img, spec, id)
+	return s.report(b, img, spec, rec.digest.String())
 }
 
 // report writes what was made to the build's log.

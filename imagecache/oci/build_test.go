@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 
 	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/internal/reexec"
 )
 
 // build runs spec for ref and returns the log.
@@ -272,4 +273,42 @@ func TestACancelledBuildEndsSoonAndTagsNothing(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(s.own("tmp"), "*", "[0-9]*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// roleUnreadable builds from a directory with a file that this user may not read.
+func roleUnreadable(args []string, in <-chan string) error {
+	if err := dropPrivileges(); err != nil {
+		reexec.Say("skip: %v", err)
+		return nil
+	}
+	s, err := Open(filepath.Join(args[0], "store"))
+	if err != nil {
+		return err
+	}
+	_, err = build(context.Background(), s, "app", LayerBuild{Dir: filepath.Join(args[0], "tree")})
+	p, probeErr := s.Probe(context.Background(), "app")
+	reexec.Say("%v %v %v %v|%v", errors.Is(err, ErrBadContent), errors.Is(err, fs.ErrPermission), p.State, probeErr, err)
+	return s.Close()
+}
+
+func TestAFileThatCannotBeReadFailsTheBuildByItsName(t *testing.T) {
+	top, err := os.MkdirTemp("", "oci-unreadable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(top) })
+	os.Mkdir(filepath.Join(top, "tree"), 0o755)
+	writeTree(t, filepath.Join(top, "tree"))
+	os.Chmod(filepath.Join(top, "tree", "bin", "run"), 0)
+	os.Chmod(top, 0o777)
+	c := reexec.Start(t, "unreadable", top)
+	got := c.Next()
+	if why, ok := strings.CutPrefix(got, "skip: "); ok {
+		t.Skip(why)
+	}
+	if !strings.HasPrefix(got, "true true absent <nil>|") || !strings.Contains(got, "bin/run") {
+		t.Errorf("%s", got)
+	}
+	c.End()
+	t.Log(got)
 }

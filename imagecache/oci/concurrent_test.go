@@ -16,6 +16,7 @@ import (
 )
 
 func TestGoroutinesThatAddMoveAndRemoveLeaveTagsAndIndexInAgreement(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	ctx := context.Background()
 	var wg sync.WaitGroup
@@ -61,6 +62,7 @@ func roleIdentity(args []string, in <-chan string) error {
 }
 
 func TestProcessesThatMakeTheStoreAtOnceByDifferentPathsAgreeOnItsIdentity(t *testing.T) {
+	t.Parallel()
 	for range 4 {
 		top := t.TempDir()
 		dir, link := filepath.Join(top, "store"), filepath.Join(top, "link")

@@ -100,6 +100,7 @@ func readable(t *testing.T, dir string) {
 }
 
 func TestAProcessKilledAtAnyStepLeavesEachTagOldOrNewAndTheIndexReadable(t *testing.T) {
+	t.Parallel()
 	for step := 1; ; step++ {
 		dir := t.TempDir()
 		s := openStore(t, dir)
@@ -179,6 +180,7 @@ func roleChurn(args []string, in <-chan string) error {
 }
 
 func TestProcessesKilledAtRandomLoseNothingThatWasComplete(t *testing.T) {
+	t.Parallel()
 	rounds := 50
 	if testing.Short() {
 		rounds = 10

@@ -89,9 +89,9 @@ func fail(op, ref, path string, err error) error {
 }
 
 func explain(err error) error {
-	var explained *lock.Error // by package lock
+	var explained *lock.Error // it names the way out itself
 	switch {
-	case errors.As(err, &explained):
+	case errors.As(err, &explained), errors.Is(err, ErrBadContent):
 	case errors.Is(err, errNoSpace):
 		return fmt.Errorf("%w: free some space or inodes there, or choose another directory", err)
 	case errors.Is(err, errReadOnly):

@@ -98,6 +98,7 @@ func roleFull(args []string, in <-chan string) error {
 }
 
 func TestAFullDiskIsAClearErrorAndNothingIsHalfVisible(t *testing.T) {
+	t.Parallel()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

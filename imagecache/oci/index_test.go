@@ -36,6 +36,7 @@ func TestAReaderOfTheIndexNeverSeesItChange(t *testing.T) {
 }
 
 func TestTheIndexIsReadableAndOnlyGrowsWhileProcessesAdd(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	const processes, images = 4, 40
 	var children []*reexec.Child

@@ -13,6 +13,7 @@ func TestMain(m *testing.M) {
 		"churn":        roleChurn,
 		"unprivileged": roleUnprivileged,
 		"identity":     roleIdentity,
+		"unreadable":   roleUnreadable,
 		"full":         roleFull,
 	})
 }

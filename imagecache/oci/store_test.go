@@ -184,6 +184,7 @@ func roleAdd(args []string, in <-chan string) error {
 }
 
 func TestEightProcessesAddAtOnceAndNothingIsLost(t *testing.T) {
+	t.Parallel()
 	s := openStore(t, t.TempDir())
 	const processes, images = 8, 25
 	var children []*reexec.Child
