@@ -8,6 +8,7 @@ import (
 	"maps"
 
 	"github.com/docker/docker/api/types/build"
+	"github.com/docker/docker/client"
 
 	"github.com/imagelock/imagelock/imagecache"
 )
@@ -96,9 +97,13 @@ func (s *Store) build(ctx context.Context, spec ContextBuild, b *imagecache.Buil
 
 // request asks for the build and reads its course to the end: only then is it
 // over.
-func (s *Store) request(ctx context.Context, spec ContextBuild, ref, dockerfile string, body io.Reader, out *printer) error {
+func (s *Store) request(ctx context.Context, spec ContextBuild, ref, dockerfile string, body *sending, out *printer) error {
 	resp, err := s.api.ImageBuild(ctx, body, s.options(spec, ref, dockerfile))
 	if err != nil {
+		// The engine was there when it was sent the context.
+		if client.IsErrConnectionFailed(err) && body.begun.Load() {
+			err = fmt.Errorf("%w: %w", ErrInterrupted, withoutURL(err))
+		}
 		return s.fail(ctx, "build", ref, err)
 	}
 	defer resp.Body.Close()

@@ -197,6 +197,21 @@ RUN ["/helper", "fail", "42", "30"]
 	absent(t, s, ref)
 }
 
+func TestAStepThatCannotBeginIsNamedToo(t *testing.T) {
+	s := realEngine(t)
+	for step, dockerfile := range map[string]string{
+		"COPY nope /":   "FROM scratch\nCOPY nope /\n",
+		`RUN ["/nope"]`: "FROM scratch\nCOPY helper /helper\nRUN [\"/nope\"]\n",
+	} {
+		text, err := buildOf(t, t.Context(), s, newRef(t, s), ContextBuild{Dir: contextOf(t, s, map[string]string{"Dockerfile": dockerfile})})
+		var serr *StepError
+		if !errors.As(err, &serr) || !strings.HasSuffix(serr.Step, step) {
+			t.Errorf("got %v (%T), want a *StepError for %s\n%s", err, err, step, text)
+		}
+		t.Log(err)
+	}
+}
+
 func TestAFullDiskIsRecognised(t *testing.T) {
 	s := realEngine(t)
 	dir := contextOf(t, s, map[string]string{"Dockerfile": "FROM scratch\nCOPY helper /helper\nRUN [\"/helper\", \"full\"]\n"})
@@ -400,7 +415,7 @@ func TestAFileThatCannotBeReadLeavesNoImage(t *testing.T) {
 	fifo(t, filepath.Join(dir, "zz", "pipe"))
 	_, err := buildOf(t, t.Context(), s, ref, ContextBuild{Dir: dir})
 	var cerr *ContextError
-	if !errors.As(err, &cerr) || cerr.Path != "zz/pipe" {
+	if !errors.As(err, &cerr) || cerr.Path != "zz/pipe" || errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %v, want a *ContextError for zz/pipe", err)
 	}
 	t.Log(err)

@@ -60,22 +60,28 @@ func ctxError(ctx context.Context) error {
 // fail makes the error of a request from what the client returned: the end of
 // ctx, no engine, or what the engine said.
 func (s *Store) fail(ctx context.Context, op, ref string, err error) error {
-	down := client.IsErrConnectionFailed(err)
-	// The URL of a build holds its arguments, which may be secrets.
-	if uerr := (*url.Error)(nil); errors.As(err, &uerr) {
-		err = uerr.Err
-	}
 	switch cerr := ctxError(ctx); {
 	case cerr != nil:
 		err = cerr
-	case down:
-		err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+	case errors.Is(err, ErrInterrupted):
+	case client.IsErrConnectionFailed(err):
+		err = fmt.Errorf("%w: %w", ErrUnreachable, withoutURL(err))
 	default:
+		err = withoutURL(err)
 		if cause := recognise(err.Error()); cause != nil && !errors.Is(err, cause) {
 			err = &recognised{err, cause}
 		}
 	}
 	return &EngineError{Op: op, Host: s.host, Reference: ref, Err: err}
+}
+
+// withoutURL takes the request's URL from an error of the client: that of a build
+// holds its arguments, which may be secrets.
+func withoutURL(err error) error {
+	if uerr := (*url.Error)(nil); errors.As(err, &uerr) {
+		return uerr.Err
+	}
+	return err
 }
 
 // recognised is an error that stands for another without saying so twice.

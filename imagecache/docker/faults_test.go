@@ -365,7 +365,7 @@ func TestABuildThatDoesNotEndWellIsNoSuccess(t *testing.T) {
 		want  string
 	}{
 		"good":             {func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); io.WriteString(w, id) }, nil, ""},
-		"cut before":       {func(w http.ResponseWriter, _ *http.Request) { cut2(w) }, ErrUnreachable, ""},
+		"cut before":       {func(w http.ResponseWriter, _ *http.Request) { cut2(w) }, ErrInterrupted, ""},
 		"cut in the midst": {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"stream":"x"}`); cut(w) }, ErrInterrupted, ""},
 		"cut after the ID": {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, id); cut(w) }, ErrInterrupted, ""},
 		"no ID":            {func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"stream":"x"}`) }, ErrInterrupted, "without an image"},
@@ -399,6 +399,20 @@ func TestABuildThatDoesNotEndWellIsNoSuccess(t *testing.T) {
 func cut2(w http.ResponseWriter) {
 	if c, _, err := w.(http.Hijacker).Hijack(); err == nil {
 		c.Close()
+	}
+}
+
+func TestABuildOnAnEngineThatHasGoneIsUnreachable(t *testing.T) {
+	srv := httptest.NewServer(&fakeEngine{})
+	s, err := Open(t.Context(), WithHost("tcp://"+srv.Listener.Addr().String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Close()
+	s.Close() // a connection that was kept would have to break first
+	_, err = buildOf(t, t.Context(), s, app, ContextBuild{Dir: contextOf(t, nil, map[string]string{"Dockerfile": "FROM scratch\n"})})
+	if !errors.Is(err, ErrUnreachable) || errors.Is(err, ErrInterrupted) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -66,7 +66,8 @@ func TestTheScanFindsTheBasesATargetNeeds(t *testing.T) {
 			dockerfile: "FROM a\nRUN <<EOF cat <<-'X' >y\nFROM b\nEOF\nFROM c\n\tX\nCOPY <<\"E\" /x\nFROM d\nE\nFROM e\n",
 			want:       []string{"10 e"},
 		},
-		"no heredoc": {dockerfile: "FROM a\nRUN echo $((1<<3)) <<EOF\nFROM b\n", want: []string{"3 b"}},
+		"heredoc at the end": {dockerfile: "FROM a\nRUN x <<A <<B\nFROM b\nA\nFROM c\nB\nCOPY <<C /c\nFROM d\nC", want: []string{"1 a"}},
+		"no heredoc":         {dockerfile: "FROM a\nRUN echo $((1<<3)) <<EOF\nFROM b\n", want: []string{"3 b"}},
 		"args": {
 			dockerfile: "ARG A=a B=\"b c\" C\nARG D=${A}x$A\nFROM $D:${C:-none}${C-x}${A:+y}${C+z}\n",
 			want:       []string{"3 axa:nonexy"},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/moby/patternmatcher"
@@ -22,8 +23,14 @@ var errChanged = errors.New("changed while it was read")
 // pipe that a goroutine writes to.
 type sending struct {
 	*io.PipeReader
-	done chan struct{}
-	err  error // set when done is closed
+	begun atomic.Bool // somebody is there to read it
+	done  chan struct{}
+	err   error // set when done is closed
+}
+
+func (s *sending) Read(p []byte) (int, error) {
+	s.begun.Store(true)
+	return s.PipeReader.Read(p)
 }
 
 // send begins to send the directory as a tar archive. The caller must stop it.
