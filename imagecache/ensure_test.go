@@ -279,6 +279,7 @@ func TestUnknownIsNeverTakenForAbsent(t *testing.T) {
 		"error": func(context.Context) (Presence, error, bool) {
 			return Presence{State: Absent}, io.ErrUnexpectedEOF, true
 		},
+		"permanent":       func(context.Context) (Presence, error, bool) { return Presence{}, wrongPlatform{}, true },
 		"zero answer":     func(context.Context) (Presence, error, bool) { return Presence{}, nil, true },
 		"present, no ID":  func(context.Context) (Presence, error, bool) { return Presence{State: Present}, nil, true },
 		"absent, with ID": func(context.Context) (Presence, error, bool) { return Presence{State: Absent, ID: "x"}, nil, true },
@@ -301,6 +302,9 @@ func TestUnknownIsNeverTakenForAbsent(t *testing.T) {
 		if !errors.Is(err, ErrUnknown) || e.Reference != app || e.Tries < 1 {
 			t.Errorf("%s: %v", name, err)
 		}
+		if name == "permanent" && (e.Tries != 1 || !errors.Is(err, wrongPlatform{})) {
+			t.Errorf("%s: %v", name, err)
+		}
 		if name == "error" && (!errors.Is(err, io.ErrUnexpectedEOF) || e.Tries != probeTries) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -310,6 +314,11 @@ func TestUnknownIsNeverTakenForAbsent(t *testing.T) {
 		nothingLocked(t, c, app)
 	}
 }
+
+type wrongPlatform struct{}
+
+func (wrongPlatform) Error() string   { return "image is for another platform" }
+func (wrongPlatform) Permanent() bool { return true }
 
 func TestStoreThatFailsForAMomentIsAskedAgain(t *testing.T) {
 	s := newStore(t)

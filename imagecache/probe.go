@@ -12,6 +12,13 @@ import (
 // probeTries is how often the store is asked before its answer counts as unknown.
 const probeTries = 4
 
+// permanent is implemented by a store's errors that another try won't change, such
+// as an image for the wrong platform.
+type permanent interface {
+	error
+	Permanent() bool
+}
+
 // probe looks for ref and returns a Presence whose State is Absent or Present, or
 // a [*ProbeError], or ctx's error. It returns within the probe limit, even if the
 // store does not: then its goroutine is left behind to end whenever the store
@@ -62,6 +69,9 @@ func (c *Cache) ask(ctx context.Context, ref string) (Presence, error) {
 	case a := <-ch:
 		switch {
 		case a.err != nil:
+			if p, ok := errors.AsType[permanent](a.err); ok && p.Permanent() {
+				return Presence{}, backoff.Permanent(a.err)
+			}
 			return Presence{}, a.err
 		case a.p.State == Absent && a.p.ID == "", a.p.State == Present && a.p.ID != "":
 			return a.p, nil

@@ -20,8 +20,9 @@ type Store interface {
 
 	// Probe looks for the image under ref, a normalised reference with an
 	// explicit tag ([Normalize]). An error means that the answer is not known,
-	// as does a zero Presence: neither is ever taken for "absent". Probe
-	// should return soon after ctx ends.
+	// as does a zero Presence: neither is ever taken for "absent". Errors are
+	// retried a few times, unless they have a method Permanent() bool that
+	// returns true. Probe should return soon after ctx ends.
 	Probe(ctx context.Context, ref string) (Presence, error)
 }
 

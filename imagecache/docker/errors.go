@@ -79,6 +79,9 @@ func (e *PlatformError) Error() string {
 	return fmt.Sprintf("docker: image %q is for %s, wanted is %s: remove it, or choose another tag", e.Reference, e.Found, e.Wanted)
 }
 
+// Permanent is true: asking again does not help.
+func (e *PlatformError) Permanent() bool { return true }
+
 // ContextError says what is wrong with a context directory or a file in it. It
 // wraps the system's error where there is one ([fs.ErrNotExist],
 // [fs.ErrPermission], …).
