@@ -90,7 +90,7 @@ func withEvents(s wake.Source) Option {
 // [ErrNotRegular] if a part of dir is no directory. Every error is an [*Error].
 //
 // The files that others of the directory's group or of all users can lock are
-// made to fit the directory: setgid or group-writable makes them group-writable,
+// made to fit the directory: setgid and group-writable makes them group-writable,
 // sticky and world-writable (as /tmp is) makes them writable for all.
 func Open(dir string, opts ...Option) (*Dir, error) {
 	fail := func(err error) (*Dir, error) {
