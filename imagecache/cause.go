@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os/exec"
 	"syscall"
 )
 
@@ -27,6 +28,7 @@ type killed interface{ Killed() bool }
 func classify(err error) cause {
 	var k killed
 	var netErr net.Error
+	var exit *exec.ExitError
 	switch {
 	case errors.Is(err, ErrNotProduced):
 		return causeNotProduced
@@ -34,7 +36,8 @@ func classify(err error) cause {
 		return causeLimit
 	case errors.Is(err, errNoSpace):
 		return causeDisk
-	case errors.As(err, &k) && k.Killed():
+	case errors.As(err, &k) && k.Killed(),
+		k == nil && errors.As(err, &exit) && exit.ExitCode() == -1: // by a signal
 		return causeKilled
 	case errors.Is(err, context.Canceled):
 		return causeCancelled

@@ -235,6 +235,8 @@ func TestFailuresThatMayPassAreNotRemembered(t *testing.T) {
 		"full disk":    fmt.Errorf("layer: %w", errNoSpace),
 		"network":      fmt.Errorf("pull: %w", &timeoutError{}),
 		"killed":       killedError{},
+		"killed step":  fmt.Errorf("wrapped: %w", killedError{}),
+		"network step": &networkStep{},
 		"cancellation": fmt.Errorf("inner: %w", context.Canceled),
 	} {
 		c := openCache(t, newStore(t))
@@ -250,6 +252,13 @@ func TestFailuresThatMayPassAreNotRemembered(t *testing.T) {
 		}
 	}
 }
+
+// networkStep is an error that could have been a kill's, and is a network's.
+type networkStep struct{}
+
+func (*networkStep) Error() string { return "step failed" }
+func (*networkStep) Killed() bool  { return false }
+func (*networkStep) Unwrap() error { return &timeoutError{} }
 
 type timeoutError struct{}
 

@@ -24,6 +24,8 @@ type Image struct {
 // the image has gone, or when the lock was lost; the function should then stop
 // and return soon. It must not call [Cache.Ensure] with ctx (or one derived
 // from it): parents are ensured before, never inside a build ([ErrNested]).
+// It runs in a goroutine of its own: a panic in it ends the process, and the lock
+// with it.
 type BuildFunc func(ctx context.Context, b *Build) error
 
 // Build is what a [BuildFunc] is told about the attempt it makes.

@@ -177,6 +177,8 @@ func explain(err error) error {
 		return fmt.Errorf("%w: choose a directory on a writable filesystem", err)
 	case errors.Is(err, errNoSpace):
 		return fmt.Errorf("%w: free some space or inodes there, or choose another directory", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: the lock directory was removed while it was open, open it again", err)
 	case errors.Is(err, errTooManyFiles):
 		return fmt.Errorf("%w: close some files or raise the limit (ulimit -n)", err)
 	}

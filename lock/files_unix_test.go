@@ -356,6 +356,20 @@ func TestFileInPlaceOfTheDirectoryIsAClearError(t *testing.T) {
 	}
 }
 
+func TestRemovedDirectoryIsAClearError(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "locks")
+	d := openDir(t, dir)
+	h := acquire(t, d, "held", Exclusive)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d.Acquire(t.Context(), "k", Exclusive)
+	if as[*Error](t, err); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("got %v", err)
+	}
+	release(t, h)
+}
+
 // descriptorsRole: DIR. Uses up its descriptors, and says what an acquire says
 // before, during and after.
 func descriptorsRole(args []string, in <-chan string) error {

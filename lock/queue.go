@@ -14,9 +14,10 @@ import (
 // descriptor each, and would be served in any order.
 type entry struct {
 	key, hash, path string
-	group           *group     // holds the file, or tries for it; nil if nobody does
-	queue           *list.List // of *waiter, first come first
-	pub             publication
+	group           *group      // holds the file, or tries for it; nil if nobody does
+	queue           *list.List  // of *waiter, first come first
+	pub             publication // has a mutex of its own
+	seen            sighting    // likewise
 }
 
 // group is one lock on the file and those in this process who share it: one
