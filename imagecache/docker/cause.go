@@ -72,7 +72,11 @@ func (s *Store) fail(ctx context.Context, op, ref string, err error) error {
 			err = &recognised{err, cause}
 		}
 	}
-	return &EngineError{Op: op, Host: s.host, Reference: ref, Err: err}
+	return s.errorOf(op, ref, err)
+}
+
+func (s *Store) errorOf(op, ref string, err error) error {
+	return &EngineError{Op: op, Host: s.host, Context: s.via, Reference: ref, Err: err}
 }
 
 // withoutURL takes the request's URL from an error of the client: that of a build

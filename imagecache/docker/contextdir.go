@@ -107,6 +107,10 @@ func readIn(root *os.Root, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
+	return readRegular(f, dockerfileLimit)
+}
+
+func readRegular(f *os.File, limit int64) ([]byte, error) {
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -114,9 +118,9 @@ func readIn(root *os.Root, name string) ([]byte, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, errIrregular
 	}
-	b, err := io.ReadAll(io.LimitReader(f, dockerfileLimit+1))
-	if err == nil && len(b) > dockerfileLimit {
-		err = fmt.Errorf("has more than %d bytes", dockerfileLimit)
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("has more than %d bytes", limit)
 	}
 	return b, err
 }

@@ -21,7 +21,7 @@ func (s *Store) diagnose(dockerfile, ref, text string, failed *step) error {
 	text = clip(printable(strings.TrimSpace(strings.ReplaceAll(text, "\n", " "))), 8<<10)
 	message := solverNoise.ReplaceAllString(text, "")
 	wrap := func(err error) error {
-		return &EngineError{Op: "build", Host: s.host, Reference: ref, Err: err}
+		return s.errorOf("build", ref, err)
 	}
 	if strings.Contains(text, "no active sessions") {
 		return wrap(ErrNoSession)

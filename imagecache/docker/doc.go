@@ -6,8 +6,9 @@
 //	build := store.BuildContext(docker.ContextBuild{Dir: "./app"})
 //	// give store to imagecache.Open, and build to Ensure
 //
-// [Store] implements [imagecache.Store]. It talks to the engine that DOCKER_HOST
-// names, or to the system's own; contexts of the docker command are not read.
+// [Store] implements [imagecache.Store]. It talks to the engine that the docker
+// command would: that of DOCKER_HOST, else of the current context (so rootless
+// Docker, Docker Desktop and Colima are found), else the system's own.
 // [Store.BuildContext] makes an [imagecache.BuildFunc] that builds a directory
 // with BuildKit through the engine's API; it needs no docker command.
 //

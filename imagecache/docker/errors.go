@@ -19,6 +19,11 @@ var (
 	// ErrBadOption is the answer to an option whose value makes no sense.
 	ErrBadOption = errors.New("bad option")
 
+	// ErrBadEngineContext is the cause when the docker command's context that
+	// selects the engine (`docker context use`, DOCKER_CONTEXT) does not exist,
+	// which [fs.ErrNotExist] tells apart, or makes no sense.
+	ErrBadEngineContext = errors.New("the docker command's context can't be used")
+
 	// ErrMissingBase is the cause when a base of a Dockerfile is not in the
 	// store.
 	ErrMissingBase = errors.New("base image is not in the store: ensure it as a parent first")
@@ -41,8 +46,11 @@ var (
 type EngineError struct {
 	// Op is "open", "identify", "probe", "build" or "remove".
 	Op string
-	// Host is the engine's address, such as "unix:///var/run/docker.sock".
+	// Host is the engine's address, such as "unix:///var/run/docker.sock";
+	// empty if it is not known yet.
 	Host string
+	// Context is the docker command's context that names Host, if one does.
+	Context string
 	// Reference is the image, if one is concerned.
 	Reference string
 	Err       error
@@ -54,9 +62,19 @@ func (e *EngineError) Error() string {
 	if e.Reference != "" {
 		fmt.Fprintf(&b, " %q", e.Reference)
 	}
-	fmt.Fprintf(&b, " on %s: %v", e.Host, e.Err)
-	if e.Op == "open" && errors.Is(e.Err, ErrUnreachable) {
+	if e.Host != "" {
+		fmt.Fprintf(&b, " on %s", printable(e.Host))
+	}
+	if e.Context != "" {
+		fmt.Fprintf(&b, " (context %q)", e.Context)
+	}
+	fmt.Fprintf(&b, ": %v", e.Err)
+	switch {
+	case e.Op != "open":
+	case errors.Is(e.Err, ErrUnreachable):
 		b.WriteString("; start the engine, set DOCKER_HOST, or use the oci store")
+	case errors.Is(e.Err, ErrBadEngineContext):
+		b.WriteString("; choose another with `docker context use`, or set DOCKER_HOST")
 	}
 	return b.String()
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -26,6 +27,7 @@ type Store struct {
 	api  *client.Client
 	own  bool // api is ours to close
 	host string
+	via  string // the docker command's context that names host, if one does
 
 	engine   engine
 	platform platform
@@ -45,8 +47,7 @@ func (f optionFunc) apply(s *Store) error { return f(s) }
 
 // WithClient sets the client, which stays the caller's to close. It should
 // negotiate the API version (client.WithAPIVersionNegotiation), or older engines
-// refuse it. By default Open makes a client from the environment (DOCKER_HOST,
-// DOCKER_API_VERSION, DOCKER_CERT_PATH, DOCKER_TLS_VERIFY).
+// refuse it. By default Open makes one.
 func WithClient(c *client.Client) Option {
 	return optionFunc(func(s *Store) error {
 		if c == nil {
@@ -58,8 +59,8 @@ func WithClient(c *client.Client) Option {
 }
 
 // WithHost sets the engine's address, such as "unix:///run/user/1000/docker.sock"
-// or "tcp://build-7:2376". By default DOCKER_HOST is used, and if that is not set
-// the system's own. It can't be used together with [WithClient].
+// or "tcp://build-7:2376". By default it is found as [Open] says. It can't be used
+// together with [WithClient].
 func WithHost(host string) Option {
 	return optionFunc(func(s *Store) error {
 		if host == "" {
@@ -87,8 +88,16 @@ func WithPlatform(p string) Option {
 // it is. It takes five seconds at most, less if ctx ends; an engine that does not
 // answer in that time counts as unreachable. It starts nothing.
 //
-// Every error is an [*EngineError]; it wraps [ErrUnreachable], [ErrBadOption], the
-// end of ctx or what the engine said.
+// The engine is the one that the docker command would use: that of [WithClient] or
+// [WithHost], else of DOCKER_HOST, else of the context that DOCKER_CONTEXT names,
+// else of the context chosen by `docker context use` (currentContext in
+// config.json of DOCKER_CONFIG or ~/.docker), else the system's own. If what comes
+// first can't be used the next is not tried. DOCKER_CERT_PATH and
+// DOCKER_TLS_VERIFY are for addresses without a context; DOCKER_API_VERSION is for
+// all. An address "ssh://…" is refused: only the docker command speaks ssh.
+//
+// Every error is an [*EngineError]; it wraps [ErrUnreachable], [ErrBadOption],
+// [ErrBadEngineContext], the end of ctx or what the engine said.
 func Open(ctx context.Context, opts ...Option) (*Store, error) {
 	s := &Store{openLimit: openLimit, requestLimit: requestLimit}
 	if err := s.open(ctx, opts); err != nil {
@@ -101,11 +110,11 @@ func Open(ctx context.Context, opts ...Option) (*Store, error) {
 func (s *Store) open(ctx context.Context, opts []Option) error {
 	for _, o := range opts {
 		if err := o.apply(s); err != nil {
-			return &EngineError{Op: "open", Host: s.host, Err: err}
+			return s.errorOf("open", "", err)
 		}
 	}
 	if err := s.connect(); err != nil {
-		return &EngineError{Op: "open", Host: s.host, Err: err}
+		return s.errorOf("open", "", err)
 	}
 	ctx, cancel := limit(ctx, s.openLimit)
 	defer cancel()
@@ -137,19 +146,60 @@ func (s *Store) connect() error {
 		s.host = s.api.DaemonHost()
 		return nil
 	}
-	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
-	if s.host != "" {
-		opts = append(opts, client.WithHost(s.host))
+	opts, err := s.reach()
+	if err != nil {
+		return err
 	}
-	api, err := client.NewClientWithOpts(opts...)
+	api, err := client.NewClientWithOpts(append(opts, client.WithVersionFromEnv(), client.WithAPIVersionNegotiation())...)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrBadOption, err)
 	}
-	s.api, s.own, s.host = api, true, api.DaemonHost()
+	s.api, s.own = api, true
 	if strings.HasPrefix(s.host, "ssh://") {
 		return fmt.Errorf("%w: only the docker command speaks ssh; forward the socket (ssh -L) and set DOCKER_HOST to it", ErrUnreachable)
 	}
 	return nil
+}
+
+// reach finds the engine's address, in the order that [Open] tells.
+func (s *Store) reach() ([]client.Opt, error) {
+	if s.host == "" {
+		s.host = os.Getenv(client.EnvOverrideHost)
+	}
+	secure := client.WithTLSClientConfigFromEnv()
+	if s.host == "" {
+		c, err := currentContext()
+		if err != nil {
+			return nil, err
+		}
+		s.host, s.via = c.host, c.name
+		if c.name == "" {
+			s.host = client.DefaultDockerHost
+		} else if c.tls != nil {
+			secure = withTLS(c.tls)
+		} else {
+			secure = func(*client.Client) error { return nil }
+		}
+	}
+	s.host = withoutPassword(s.host) // nobody asks for it, and errors show the address
+	if isSocket(s.host) {
+		return []client.Opt{client.WithHost(s.host)}, nil
+	}
+	return []client.Opt{secure, client.WithHost(s.host)}, nil
+}
+
+// withoutPassword takes the password from an address such as "tcp://me:secret@host".
+func withoutPassword(host string) string {
+	scheme, rest, _ := strings.Cut(host, "://")
+	at := strings.LastIndexByte(rest, '@')
+	if at < 0 || isSocket(host) {
+		return host
+	}
+	name, _, secret := strings.Cut(rest[:at], ":")
+	if !secret {
+		return host
+	}
+	return scheme + "://" + name + ":xxxxx" + rest[at:]
 }
 
 // limit bounds ctx by d; to have been too slow is to be unreachable.
