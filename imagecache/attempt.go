@@ -191,12 +191,11 @@ func (a *attempt) make(ctx context.Context, held lock.Held, running *os.File, lo
 	defer log.Close()
 	waited := time.Since(a.start)
 	b := &Build{Reference: ref, Attempt: h.Begun, Log: log, LogPath: logPath, Running: running}
-	c.log.Info("building", zap.String("tag", ref), zap.Int64("attempt", b.Attempt), zap.String("log", logPath))
 	c.setHolder(a.f, &lock.Holder{Process: self(), Operation: "build", Since: time.Now(), LogPath: logPath, Recorded: true})
 	defer c.setHolder(a.f, nil)
 
 	begun := time.Now()
-	id, err := a.execute(ctx, held, b)
+	id, err := a.announced(ctx, held, b)
 	took := time.Since(begun)
 	if err != nil && (ctx.Err() != nil || errors.Is(err, lock.ErrLost) || errors.Is(err, ErrUnknown)) {
 		// Abandoned, overtaken, or not known to have failed: no outcome. The
@@ -212,11 +211,19 @@ func (a *attempt) make(ctx context.Context, held lock.Held, running *os.File, lo
 	}
 	// The image is there; a record that says so is only for people.
 	_ = c.files.end(ref, h, e)
-	c.log.Info("built", zap.String("tag", ref), zap.String("id", id), zap.Duration("took", took))
 	return Result{
 		Reference: ref, ID: id, Outcome: Built, Waited: waited, Took: took,
 		Builder: self(), Attempt: b.Attempt, LogPath: logPath,
 	}, nil
+}
+
+// announced is execute with its lines in the log, the last one even if the build
+// function ends its goroutine.
+func (a *attempt) announced(ctx context.Context, held lock.Held, b *Build) (id string, err error) {
+	end := a.c.announce(b)
+	err = errGoexit
+	defer func() { end(id, err) }()
+	return a.execute(ctx, held, b)
 }
 
 // execute runs the build function within its limit and looks whether the image is

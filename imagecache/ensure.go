@@ -143,6 +143,8 @@ func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Tim
 	if first {
 		patience += c.limits.build + overdue
 		late = fmt.Errorf("%w, and the build function has not returned", ErrBuildLimit)
+	} else {
+		defer c.shared(f, start)()
 	}
 	t := time.NewTimer(patience)
 	defer t.Stop()

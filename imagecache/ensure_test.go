@@ -11,7 +11,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/imagelock/imagelock/lock"
 )
@@ -560,6 +564,35 @@ func (b *lockedBuilder) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.Builder.Write(p)
+}
+
+func TestLogSaysThatABuildGoesOnAndWhoWaitsForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		s := newStore(t)
+		c := openCache(t, s, WithLogger(zap.New(core)))
+		build, _ := s.builder(10 * time.Minute)
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		n := func(message string) int { return logs.FilterMessage(message).Len() }
+		// 5, 10, 20 and then 30 seconds apart.
+		if n("building") != 1 || n("built") != 1 || n("still building") < 20 || n("still building") > 25 ||
+			n("waiting for an attempt of this process") != 2 || n("attempt of this process ended, or was given up") != 2 {
+			t.Errorf("%v", logs.All())
+		}
+		for _, e := range logs.All() {
+			if f := e.ContextMap(); f["tag"] != app || e.LoggerName != "imagecache" {
+				t.Errorf("%s: %v", e.Message, f)
+			}
+		}
+	})
 }
 
 // losing is a Locker that can lose what it gave.
