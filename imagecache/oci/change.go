@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,12 +15,10 @@ import (
 type change struct {
 	s     *Store
 	posts []post
-	state string
 	index *os.File // the present one; nil if there is none
 	fi    fs.FileInfo
 
-	next  string // the next one, under another name
-	grown bool   // it begins as the present one does
+	next string // the next one, under another name
 }
 
 // extend makes the next index from the present one, which matches the tags.
@@ -29,22 +28,10 @@ func (c *change) extend() error {
 	if err != nil {
 		return err
 	}
-	if c.grown {
-		end := make([]byte, 1+len(indexTail))
-		if _, err := c.index.ReadAt(end, c.fi.Size()-int64(len(end))); err != nil || string(end[1:]) != indexTail {
-			return errNotOurs
-		}
-		text := end[:1]
-		for _, e := range edits {
-			text = appendLine(text, e.new)
-		}
-		if c.s.extendSpare(c.state, c.index, c.fi, append(text[1:], indexTail...)) {
-			c.next = c.s.sparePath()
-			return nil
-		}
-	}
 	text := make([]byte, c.fi.Size(), c.fi.Size()+4096)
-	if _, err := c.index.ReadAt(text, 0); err != nil {
+	if _, err := c.index.ReadAt(text, 0); err == io.EOF {
+		return errNotOurs // it has just been cut
+	} else if err != nil {
 		return located(c.s.indexPath(), err)
 	}
 	if text, err = splice(text, edits); err != nil {
@@ -53,7 +40,17 @@ func (c *change) extend() error {
 	return c.write(text)
 }
 
-// edits returns what posts do to the index, and sees whether they only add.
+// overtaken tells whether somebody who does not know the lock has written
+// index.json since the change began.
+func (c *change) overtaken() bool {
+	fi, err := os.Lstat(c.s.indexPath())
+	if c.fi == nil || err != nil {
+		return !(c.fi == nil && errors.Is(err, fs.ErrNotExist))
+	}
+	return cleanState(fi) != cleanState(c.fi)
+}
+
+// edits returns what posts do to the index.
 func (c *change) edits() ([]edit, error) {
 	last := map[string]record{}
 	var order []string
@@ -63,7 +60,6 @@ func (c *change) edits() ([]edit, error) {
 		}
 		last[p.tag] = p.rec
 	}
-	c.grown = true
 	var edits []edit
 	for _, tag := range order {
 		var e edit
@@ -78,7 +74,6 @@ func (c *change) edits() ([]edit, error) {
 		}
 		if !bytes.Equal(e.old, e.new) {
 			edits = append(edits, e)
-			c.grown = c.grown && e.old == nil
 		}
 	}
 	return edits, nil
@@ -87,7 +82,6 @@ func (c *change) edits() ([]edit, error) {
 // rebuild makes the next index from the tags, to which posts are about to be
 // applied, and the entries of others in the present one.
 func (c *change) rebuild(posts []post) error {
-	c.grown = false
 	tags, _, err := c.s.readTags(context.Background()) // Probe tells of the damaged
 	if err != nil {
 		return err

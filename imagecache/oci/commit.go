@@ -50,14 +50,14 @@ func (s *Store) commit(mine string) error {
 	if err != nil {
 		return err
 	}
-	c := change{s: s, posts: posts, state: s.state()}
+	c := change{s: s, posts: posts}
 	c.index, c.fi, err = openRegular(s.indexPath())
 	if err == nil {
 		defer c.index.Close()
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return located(s.indexPath(), err)
 	}
-	clean := c.fi != nil && isClean(c.state, c.fi)
+	clean := c.fi != nil && s.state() == cleanState(c.fi)
 	if clean && len(posts) == 0 {
 		return nil // whoever had the lock before has done it
 	}
@@ -78,7 +78,7 @@ func (s *Store) commit(mine string) error {
 	}
 	if err != nil {
 		if clean { // nothing has happened
-			err = errors.Join(err, s.setState(cleanState(c.fi, nil)))
+			err = errors.Join(err, s.setState(cleanState(c.fi)))
 		}
 		return err
 	}
@@ -90,22 +90,24 @@ func (s *Store) commit(mine string) error {
 		return err
 	}
 	s.step("tags durable")
-	if len(refused) > 0 { // withdrawn since, or not to be had: start from the tags
+	// Withdrawn since, or not to be had; or with entries that would be lost.
+	if len(refused) > 0 || c.overtaken() {
 		os.Remove(c.next)
 		if err := c.rebuild(nil); err != nil {
 			return err
 		}
 	}
-	spare, err := s.swapIndex(c.next, c.grown)
+	// Not looked at under its new name, where another tool may write at once.
+	fi, err := os.Lstat(c.next)
+	if err == nil {
+		err = os.Rename(c.next, s.indexPath())
+	}
 	if err != nil {
 		return err
 	}
 	c.next = ""
 	s.step("index named")
-	fi, err := os.Lstat(s.indexPath())
-	if err == nil {
-		err = s.setState(cleanState(fi, spare))
-	}
+	err = s.setState(cleanState(fi))
 	s.step("clean")
 	if err := refused[mine]; err != nil {
 		return err

@@ -9,7 +9,6 @@
 //	tags/<sha256 of the reference>   one small file an image: the truth
 //	pending/                         changes that are durable but not yet visible
 //	index.state                      which index.json the tags are known to match
-//	index.spare                      the index.json before, to be extended into the next
 //	identity                         the random name of the store
 //	locks/, tmp/
 //
@@ -20,11 +19,10 @@
 // # Crashes
 //
 // A change first makes its blobs durable, then a pending file, then, under the
-// lock of the index, renames that file to the tag and puts another file in the
-// place of index.json; no file is changed while it is index.json, or while a
-// reader has it open. Whoever is killed, whenever: each tag is the old one or the new one
-// and its image is complete, index.json is valid and that of an earlier or the
-// present state, and the next change, or the next [Open], brings it up to date.
+// lock of the index, renames that file to the tag and a new index.json over the
+// old. Whoever is killed, whenever: each tag is the old one or the new one and its
+// image is complete, index.json is valid and that of an earlier or the present
+// state, and the next change, or the next [Open], brings it up to date.
 // Blobs of an unfinished change stay; they are used again when the image is
 // built again. Nothing collects unreferenced blobs yet.
 //
@@ -32,7 +30,9 @@
 //
 // Any number of processes may have the store open. Who holds the index's lock
 // carries out the pending changes of all, so that eight processes which add
-// images at once write index.json fewer times than they add images. Programs that do not
+// images at once write index.json fewer times than they add images. To write it
+// costs the more the more images there are: 0.2 ms at a few hundred, 15 ms at twenty
+// thousand. Programs that do not
 // know the lock (crane, skopeo) may add to the layout while nobody else changes
 // it: their entries are kept in index.json but are not visible to Probe. An
 // entry under a name that this store has tagged is replaced by the store's own.

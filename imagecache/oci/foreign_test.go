@@ -77,6 +77,37 @@ func TestALayoutOfAnotherToolIsTakenOverWithItsEntriesKept(t *testing.T) {
 	checkLayout(t, s, false)
 }
 
+func TestAnEntryThatAnotherToolWritesDuringAChangeIsKept(t *testing.T) {
+	dir := t.TempDir()
+	p, err := layout.Write(dir, empty.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := random.Image(100, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"dirty", "index written", "tag changed", "tags durable", "index named"} {
+		s, err := Open(dir, withStep(func(now string) {
+			if now == step {
+				if err := p.AppendImage(img, layout.WithAnnotations(map[string]string{refNameKey: "theirs " + step})); err != nil {
+					t.Error(err)
+				}
+			}
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(t, s, "ours:"+strings.ReplaceAll(step, " ", "-"), tinyImage(t, step))
+		s.Close()
+		s = openStore(t, dir) // it sees to what came at the last moment
+		got := strings.Join(names(t, s), ", ")
+		if !strings.Contains(got, "theirs "+step) || !strings.Contains(got, "ours:"+strings.ReplaceAll(step, " ", "-")) {
+			t.Errorf("%s: index.json has %s", step, got)
+		}
+	}
+}
+
 func TestUnknownFieldsOfTheIndexAreKept(t *testing.T) {
 	dir := t.TempDir()
 	os.WriteFile(filepath.Join(dir, layoutFile), []byte(layoutText), 0o644)

@@ -1,11 +1,9 @@
 package oci
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/imagelock/imagelock/internal/reexec"
@@ -61,46 +59,4 @@ func TestTheIndexIsReadableAndOnlyGrowsWhileProcessesAdd(t *testing.T) {
 		c.Next()
 		c.End()
 	}
-}
-
-func TestAnAdditionDoesNotCopyTheIndex(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux exchanges two files")
-	}
-	s := openStore(t, t.TempDir())
-	add(t, s, "a:0", tinyImage(t, "a"))
-	files := map[uint64]bool{}
-	for i := range 6 {
-		add(t, s, fmt.Sprintf("a:%d", i+1), tinyImage(t, "a"))
-		fi, err := os.Stat(s.indexPath())
-		if err != nil {
-			t.Fatal(err)
-		}
-		files[inode(fi)] = true
-	}
-	if len(files) != 2 {
-		t.Errorf("index.json was %d files in turn, want 2", len(files))
-	}
-	checkLayout(t, s, true)
-}
-
-func TestTheCopyIsTakenWhereTheSpareCannotBe(t *testing.T) {
-	s := openStore(t, t.TempDir())
-	for i := range 6 {
-		add(t, s, fmt.Sprintf("a:%d", i), tinyImage(t, "a"))
-		switch i % 3 {
-		case 0:
-			os.Remove(s.sparePath())
-		case 1:
-			os.Truncate(s.sparePath(), 20)
-		case 2:
-			os.Remove(s.sparePath())
-			os.Symlink(s.indexPath(), s.sparePath())
-		}
-	}
-	if err := s.Remove(context.Background(), "a:3"); err != nil {
-		t.Fatal(err)
-	}
-	wantNames(t, s, "a:0", "a:1", "a:2", "a:4", "a:5")
-	checkLayout(t, s, true)
 }

@@ -8,27 +8,17 @@ import (
 	"strings"
 )
 
-// index.state says of which index.json it is known that it matches the tags, and
-// of which spare (see spare.go) that it is an earlier one: a line that is
-// overwritten in place, "dirty" while a change is on its way. What cannot be
-// read, or speaks of another index.json or of another boot, means the same as
+// index.state says of which index.json it is known that it matches the tags: a line
+// that is overwritten in place, "dirty" while a change is on its way. What cannot
+// be read, or speaks of another index.json or of another boot, means the same as
 // dirty. So it needs neither fsync nor rename.
 const stateLen = 256
 
 const dirtyState = "dirty"
 
-// fileState tells a file from another one, or from itself after a change.
-func fileState(fi fs.FileInfo) string {
-	if fi == nil {
-		return "none"
-	}
-	return fmt.Sprintf("%d/%d/%d", inode(fi), fi.Size(), fi.ModTime().UnixNano())
-}
-
-// cleanState is the state in which index has been found to match the tags;
-// spare is nil if there is none.
-func cleanState(index, spare fs.FileInfo) string {
-	return fmt.Sprintf("clean 1 %s index %s spare %s", bootID(), fileState(index), fileState(spare))
+// cleanState is the state in which index has been found to match the tags.
+func cleanState(index fs.FileInfo) string {
+	return fmt.Sprintf("clean 1 %s index %d/%d/%d", bootID(), inode(index), index.Size(), index.ModTime().UnixNano())
 }
 
 func (s *Store) setState(text string) error {
@@ -48,15 +38,10 @@ func (s *Store) state() string {
 	return strings.TrimRight(string(data), " \n")
 }
 
-// isClean tells whether state says that index matches the tags.
-func isClean(state string, index fs.FileInfo) bool {
-	return strings.HasPrefix(state, strings.TrimSuffix(cleanState(index, nil), "none"))
-}
-
 // settled tells, without the lock, whether there is nothing to do.
 func (s *Store) settled() bool {
 	fi, err := os.Lstat(s.indexPath())
-	if err != nil || !fi.Mode().IsRegular() || !isClean(s.state(), fi) {
+	if err != nil || !fi.Mode().IsRegular() || s.state() != cleanState(fi) {
 		return false
 	}
 	posts, err := os.ReadDir(s.own("pending"))

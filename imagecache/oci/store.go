@@ -134,8 +134,6 @@ func (s *Store) own(elem ...string) string {
 
 func (s *Store) indexPath() string { return filepath.Join(s.dir, indexFile) }
 
-func (s *Store) sparePath() string { return s.own("index.spare") }
-
 func (s *Store) tagPath(ref string) string { return s.own("tags", tagName(ref)) }
 
 // makeLayout makes what is missing of the layout. Several processes may do so at
