@@ -17,8 +17,9 @@ import (
 )
 
 // Probe asks the engine for the image under ref. It takes one request if the
-// image is there; where names are not moved in one step (the containerd store,
-// Podman) an absence is confirmed by further looks, 40 ms at most in all.
+// image is there. An absence is confirmed by further looks, 40 ms at most in all,
+// where names are not moved in one step (the containerd store, Podman), and where
+// the name may have been moved during the look.
 //
 // Only the engine's own "no such image" means absent. An image for another
 // platform is neither present nor absent: the error is a [*PlatformError]. All
@@ -48,40 +49,52 @@ func (s *Store) Probe(ctx context.Context, ref string) (imagecache.Presence, err
 // find returns the ID of the image of that name, empty if there is none.
 func (s *Store) find(ctx context.Context, named reference.Named, want platform) (string, error) {
 	for try := 0; ; try++ {
-		img, name, err := s.look(ctx, named)
+		img, name, moved, err := s.look(ctx, named)
 		if err != nil {
 			return "", s.fail(ctx, "probe", named.String(), err)
 		}
 		if img != nil {
 			return s.fits(ctx, named, name, *img, want)
 		}
-		if try >= len(s.engine.confirm) {
+		pauses := s.engine.confirm
+		if moved {
+			pauses = movedPauses
+		}
+		if try >= len(pauses) {
 			return "", nil
 		}
 		select {
 		case <-ctx.Done():
 			return "", s.fail(ctx, "probe", named.String(), ctx.Err())
-		case <-time.After(s.engine.confirm[try]):
+		case <-time.After(pauses[try]):
 		}
 	}
 }
 
-// look asks once for every name under which the engine may keep the image.
-func (s *Store) look(ctx context.Context, named reference.Named) (*image.InspectResponse, string, error) {
+// movedPauses are the pauses before further looks if the answer was an image
+// without the name: the engine finds the image first and its names later, and the
+// name may have gone to another image in between.
+var movedPauses = []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond, 20 * time.Millisecond}
+
+// look asks once for every name under which the engine may keep the image. moved
+// is set if there was an image that has not the name.
+func (s *Store) look(ctx context.Context, named reference.Named) (img *image.InspectResponse, name string, moved bool, err error) {
 	for _, name := range s.names(named) {
 		img, err := s.api.ImageInspect(ctx, name)
 		if notFound(err) {
 			continue
 		}
 		if err != nil {
-			return nil, "", err
+			return nil, "", false, err
 		}
-		// The engine may have taken the name for the beginning of an ID.
+		// If not, the engine may also have taken the tag for the beginning of
+		// an ID.
 		if carries(img, named, name) {
-			return &img, name, nil
+			return &img, name, false, nil
 		}
+		moved = true
 	}
-	return nil, "", nil
+	return nil, "", moved, nil
 }
 
 // names returns the names to ask for, always the full form with its tag. Podman

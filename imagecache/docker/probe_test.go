@@ -4,6 +4,7 @@ import (
 	"errors"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/imagelock/imagelock/imagecache"
@@ -60,6 +61,35 @@ func TestANameThatIsTheBeginningOfAnIDIsAbsent(t *testing.T) {
 			t.Fatal(err)
 		}
 		absent(t, s, full)
+	}
+}
+
+func TestANameThatIsMovedAllTheTimeIsPresent(t *testing.T) {
+	s := realEngine(t)
+	from, moved := []string{newRef(t, s), newRef(t, s)}, newRef(t, s)
+	mustBuild(t, s, from[0], "FROM scratch\nCOPY helper /a\n")
+	mustBuild(t, s, from[1], "FROM scratch\nCOPY helper /b\n")
+	if err := s.Client().ImageTag(t.Context(), from[0], moved); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(stop)
+	wg.Go(func() {
+		for i := 1; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = s.Client().ImageTag(t.Context(), from[i%2], moved) // some engines let it fail at times
+			}
+		}
+	})
+	for i := range 200 {
+		if p, err := s.Probe(t.Context(), moved); err != nil || p.State != imagecache.Present {
+			t.Fatalf("probe %d: %+v, %v", i, p, err)
+		}
 	}
 }
 
