@@ -125,7 +125,7 @@ func words(s string, escape byte) []string {
 	start := -1
 	for i := 0; i < len(s); i++ {
 		c := s[i]
-		blank := quote == 0 && (c == ' ' || c == '\t')
+		blank := quote == 0 && strings.IndexByte(blanks, c) >= 0
 		switch {
 		case blank && start >= 0:
 			list, start = append(list, s[start:i]), -1

@@ -2,8 +2,10 @@ package docker
 
 import (
 	"bytes"
+	"encoding/json"
 	"regexp"
 	"strings"
+	"unicode"
 )
 
 // instruction is one instruction of a Dockerfile, with its continuation lines
@@ -17,8 +19,11 @@ type instruction struct {
 var (
 	directive = regexp.MustCompile(`^#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*$`)
 	// heredoc is a word that opens one, as BuildKit recognises it.
-	heredoc = regexp.MustCompile(`^\d*<<(-?)(["']?)([a-zA-Z_][a-zA-Z0-9_]*)(["']?)$`)
+	heredoc = regexp.MustCompile(`^\d*<<(-?)([^<]+)$`)
 )
+
+// blanks are what BuildKit splits a line at.
+const blanks = " \t\v\f\r"
 
 // instructions splits a Dockerfile. It knows no syntax errors: those are the
 // engine's to report. escape is the escape character in force.
@@ -33,7 +38,12 @@ func instructions(src []byte) (list []instruction, escape byte) {
 		if m == nil {
 			break
 		}
-		if strings.EqualFold(m[1], "escape") && m[2] == "`" {
+		// The first one that BuildKit does not know is a comment, and the end.
+		name := strings.ToLower(m[1])
+		if name != "escape" && name != "syntax" && name != "check" {
+			break
+		}
+		if name == "escape" && m[2] == "`" {
 			escape = '`'
 		}
 	}
@@ -45,7 +55,7 @@ func instructions(src []byte) (list []instruction, escape byte) {
 		in := instruction{line: i + 1}
 		var text strings.Builder
 		for more := true; more && i < len(lines); i++ {
-			if text.Len() > 0 && skip(lines[i]) {
+			if i >= in.line && skip(lines[i]) {
 				continue // comments and empty lines don't end an instruction
 			}
 			var part string
@@ -62,7 +72,7 @@ func instructions(src []byte) (list []instruction, escape byte) {
 
 // skip is true for empty lines and comments.
 func skip(line string) bool {
-	line = strings.TrimLeft(line, " \t")
+	line = strings.TrimLeftFunc(line, unicode.IsSpace)
 	return line == "" || line[0] == '#'
 }
 
@@ -78,7 +88,7 @@ func continued(line string, escape byte) (string, bool) {
 
 func firstWord(s string) (word, rest string) {
 	s = strings.TrimSpace(s)
-	i := strings.IndexAny(s, " \t")
+	i := strings.IndexAny(s, blanks)
 	if i < 0 {
 		return s, ""
 	}
@@ -88,24 +98,56 @@ func firstWord(s string) (word, rest string) {
 // pastHeredocs returns the index of the line after the heredocs of in, which
 // begin at line i. What looks like one but has no end is none.
 func pastHeredocs(in instruction, lines []string, i int) int {
-	if in.name != "RUN" && in.name != "COPY" && in.name != "ADD" {
+	name, rest := in.name, in.rest
+	if name == "ONBUILD" {
+		name, rest = firstWord(rest)
+		name = strings.ToUpper(name)
+	}
+	if name != "RUN" && name != "COPY" && name != "ADD" {
 		return i
 	}
-	for _, word := range strings.Fields(in.rest) {
+	// Whatever the escape character is, heredocs have the backslash.
+	flags, args := flagsOf(rest, '\\')
+	if json.Unmarshal([]byte(strings.Join(args, " ")), &[]string{}) == nil {
+		return i // the exec form has none
+	}
+	for _, word := range append(flags, args...) {
 		m := heredoc.FindStringSubmatch(word)
-		if m == nil || m[2] != m[4] {
+		if m == nil {
 			continue
 		}
+		name := unquote(m[2])
 		for end := i; end < len(lines); end++ {
 			l := lines[end]
 			if m[1] == "-" {
 				l = strings.TrimLeft(l, "\t")
 			}
-			if l == m[3] {
+			if l == name {
 				i = end + 1
 				break
 			}
 		}
 	}
 	return i
+}
+
+// unquote takes quotes and backslashes off a heredoc's name. Variables stay.
+func unquote(s string) string {
+	var b strings.Builder
+	var quote byte
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		switch {
+		case c == quote:
+			quote = 0
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case c == '\\' && quote != '\'' && i+1 < len(s) && (quote == 0 || strings.IndexByte(`"$\`, s[i+1]) >= 0):
+			i++
+			b.WriteByte(s[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }

@@ -68,6 +68,19 @@ func TestTheScanFindsTheBasesATargetNeeds(t *testing.T) {
 		},
 		"heredoc at the end": {dockerfile: "FROM a\nRUN x <<A <<B\nFROM b\nA\nFROM c\nB\nCOPY <<C /c\nFROM d\nC", want: []string{"1 a"}},
 		"no heredoc":         {dockerfile: "FROM a\nRUN echo $((1<<3)) <<EOF\nFROM b\n", want: []string{"3 b"}},
+		"names of heredocs": {
+			dockerfile: "FROM a\nRUN <<END-OF.1 <<'E F' <<\\X <<\"$Y\"\nFROM b\nEND-OF.1\nFROM c\nE F\nFROM d\nX\nFROM e\n$Y\n",
+			want:       []string{"1 a"},
+		},
+		"heredoc on build": {dockerfile: "FROM a\nONBUILD run <<E\nFROM b\nE\n", want: []string{"1 a"}},
+		"quoted, so no heredoc": {
+			dockerfile: "FROM a\nRUN echo \"see <<E here\"\nFROM b\nE\n", want: []string{"3 b"},
+		},
+		"exec form, so no heredoc": {dockerfile: "FROM a\nRUN --network=none [\"x\", \" <<E \"]\nFROM b\nE\n", want: []string{"3 b"}},
+		"unknown directive":        {dockerfile: "# about=this\n# escape=`\nFROM a\nRUN x `\nFROM b\n", want: []string{"5 b"}},
+		"odd blanks":               {dockerfile: "FROM\va\fAS\rx\nFROM x\nCOPY\v--from=c\fd e\n", want: []string{"1 a", "3 c"}},
+		"comment after odd blank":  {dockerfile: "FROM a\n\u00a0# \\\nFROM b\n", want: []string{"3 b"}},
+		"comment after lone mark":  {dockerfile: "FROM a\n\\\n# \\\nFROM b\n", want: []string{"2 b"}},
 		"args": {
 			dockerfile: "ARG A=a B=\"b c\" C\nARG D=${A}x$A\nFROM $D:${C:-none}${C-x}${A:+y}${C+z}\n",
 			want:       []string{"3 axa:nonexy"},
