@@ -18,41 +18,42 @@ import (
 )
 
 func main() {
-	ctx, tag := context.Background(), append(os.Args, "imagelock-buildonce:v1")[1]
-	dir, err := os.MkdirTemp("", "buildonce-*")
-	check(err)
-	defer os.RemoveAll(dir)
-	check(os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644))
-
-	store, build := open(ctx, dir)
-	logger := zap.Must(zap.NewDevelopment(zap.AddStacktrace(zap.ErrorLevel)))
-	images, err := imagecache.Open(ctx, store, imagecache.WithLogger(logger))
-	check(err)
-	defer images.Close()
-
-	slow := func(ctx context.Context, b *imagecache.Build) error {
-		time.Sleep(2 * time.Second) // as real builds are
-		return build(ctx, b)
-	}
-	res, err := images.Ensure(ctx, imagecache.Image{Tag: tag, Build: slow})
-	check(err)
-	fmt.Printf("%s %s: waited %v, built by %v\n", res.Outcome, res.ID, res.Waited.Round(time.Millisecond), res.Builder)
-}
-
-// open finds the Docker Engine or, where there is none, a directory of images.
-func open(ctx context.Context, dir string) (imagecache.Store, imagecache.BuildFunc) {
-	if s, err := docker.Open(ctx); err == nil {
-		return s, s.BuildContext(docker.ContextBuild{Dir: dir})
-	}
-	cache, err := os.UserCacheDir()
-	check(err)
-	s, err := oci.Open(filepath.Join(cache, "imagelock-buildonce"))
-	check(err)
-	return s, s.BuildLayer(oci.LayerBuild{Dir: dir})
-}
-
-func check(err error) {
-	if err != nil {
+	if err := buildOnce(context.Background(), append(os.Args, "imagelock-buildonce:v1")[1]); err != nil {
 		log.Fatal(err)
 	}
+}
+
+func buildOnce(ctx context.Context, tag string) error {
+	dir, err := os.MkdirTemp("", "buildonce-*")
+	defer os.RemoveAll(dir)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644)
+	}
+	if err != nil {
+		return err
+	}
+	store, build := imagecache.Store(nil), imagecache.BuildFunc(nil) // a Docker Engine's, or else a directory's
+	if s, err := docker.Open(ctx); err == nil {
+		store, build = s, s.BuildContext(docker.ContextBuild{Dir: dir})
+	} else if cache, err := os.UserCacheDir(); err != nil {
+		return err
+	} else if s, err := oci.Open(filepath.Join(cache, "imagelock-buildonce")); err != nil {
+		return err
+	} else {
+		store, build = s, s.BuildLayer(oci.LayerBuild{Dir: dir})
+	}
+	logger := imagecache.WithLogger(zap.Must(zap.NewDevelopment(zap.AddStacktrace(zap.ErrorLevel), zap.WithCaller(false))))
+	images, err := imagecache.Open(ctx, store, logger)
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	res, err := images.Ensure(ctx, imagecache.Image{Tag: tag, Build: func(ctx context.Context, b *imagecache.Build) error {
+		time.Sleep(2 * time.Second) // as real builds do
+		return build(ctx, b)
+	}})
+	if err == nil {
+		fmt.Printf("%s %s: waited %v, built by %v\n", res.Outcome, res.ID, res.Waited.Round(time.Millisecond), res.Builder)
+	}
+	return err
 }

@@ -71,7 +71,7 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.IntVar(&instances, "instances", 0, "use the first `N` instances of the plan only (default: all)")
 	f.DurationVar(&c.BuildTime, "build-time", 200*time.Millisecond, "how long a build takes, besides the engine's own time")
 	f.StringVar(&c.CacheDir, "cache", "", "cache `directory`: locks, logs, and the embedded store's images (default: the library's own; temporary for the embedded store)")
-	f.StringVar(&c.Keep, "keep", "", "keep the images under this `name`; a second run with it finds them present")
+	f.StringVar(&c.Keep, "keep", "", "keep the images under this `name`; a second run with it finds them present (on Docker they have the label "+runLabel+"=name)")
 	f.BoolVar(&c.Unsafe, "unsafe", false, "without locks: look, then build; shows what goes wrong and exits 0")
 	f.StringVar(&c.Evidence, "evidence", "", "`file` to which every executed build appends a line; overwritten at the start (default: temporary)")
 	f.BoolVar(&c.JSON, "json", false, "print the result as one line of JSON")
@@ -104,6 +104,11 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 		return bad("-instances %d is not positive", instances)
 	case given["keep"] && (!runName.MatchString(c.Keep) || len(c.Keep) > maxRunName):
 		return bad("-keep %q is no name: use at most %d lower-case letters and digits, with single dashes between them", c.Keep, maxRunName)
+	}
+	for name, value := range map[string]string{"plan": plan, "evidence": c.Evidence} {
+		if given[name] && value == "" {
+			return bad("-%s is empty: name a file", name)
+		}
 	}
 	var err error
 	if c.Plan, err = LoadPlan(plan); err != nil {
@@ -161,7 +166,11 @@ func checkEvidence(file string) error {
 	info, err := os.Stat(file)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return checkDir(filepath.Dir(file))
+		dir := filepath.Dir(file)
+		if _, err := os.Stat(dir); err != nil {
+			return err // nobody makes the directory later
+		}
+		return checkDir(dir)
 	case err != nil:
 		return err
 	case !info.Mode().IsRegular():

@@ -122,6 +122,9 @@ func TestAMistakeInTheCommandLineEndsWithStatus2AndLeavesNothing(t *testing.T) {
 		"evidence is no such":  {[]string{"-evidence", broken}, "not overwriting"},
 		"evidence is a folder": {[]string{"-evidence", os.TempDir()}, "not a regular file"},
 		"evidence in no place": {[]string{"-evidence", filepath.Join(broken, "e")}, "not a directory"},
+		"evidence in nowhere":  {[]string{"-evidence", filepath.Join(t.TempDir(), "missing", "e")}, "no such file"},
+		"empty evidence":       {[]string{"-evidence", ""}, "-evidence is empty"},
+		"empty plan":           {[]string{"-plan", ""}, "-plan is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tmp, home := t.TempDir(), t.TempDir()
