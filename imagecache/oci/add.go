@@ -60,7 +60,7 @@ func (s *Store) add(ctx context.Context, ref string, img v1.Image) (record, erro
 		return record{}, err
 	}
 	rec := record{ref: ref, size: int64(len(raw)), digest: digestOf(raw)}
-	post := newPost(ref)
+	post := s.newPost(ref)
 	if err := u.commit(rec, s.own("pending", post)); err != nil {
 		return record{}, err
 	}
@@ -82,7 +82,7 @@ func (s *Store) Remove(ctx context.Context, ref string) error {
 	if _, err := s.readTag(tagName(ref)); errors.Is(err, ErrNotFound) && s.settled() {
 		return nil
 	}
-	post := newPost(ref)
+	post := s.newPost(ref)
 	u := &upload{s: s}
 	defer u.abort()
 	err = u.commit(record{ref: ref, remove: true}, s.own("pending", post))

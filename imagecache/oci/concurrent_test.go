@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,13 +141,23 @@ func TestAPendingChangeOfADeadProcessIsCarriedOutAndALaterOneWins(t *testing.T) 
 			t.Fatal(err)
 		}
 		rec.ref = ref
-		if err := os.WriteFile(s.own("pending", newPost(ref)), rec.encode(), 0o644); err != nil {
+		if err := os.WriteFile(s.own("pending", s.newPost(ref)), rec.encode(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	leave("docker.io/library/app:1", "donor:1")
 	leave("docker.io/library/app:1", "donor:2")
 	leave("docker.io/library/app:2", "donor:1")
+	// Left when the clock was a day ahead.
+	found, err := filepath.Glob(s.own("pending", tagName("docker.io/library/app:2")+"-*"))
+	if err != nil || len(found) != 1 {
+		t.Fatal(found, err)
+	}
+	part := strings.Split(found[0], "-")
+	part[len(part)-2] = fmt.Sprintf("%016x", time.Now().AddDate(0, 0, 1).UnixNano())
+	if err := os.Rename(found[0], strings.Join(part, "-")); err != nil {
+		t.Fatal(err)
+	}
 	os.WriteFile(s.own("pending", "rubbish"), []byte("x"), 0o644)
 	os.Mkdir(s.own("pending", "directory"), 0o755)
 	id := add(t, s, "app:2", tinyImage(t, "mine"))

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"sort"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,16 +18,33 @@ import (
 // was made: of two changes of one tag, one of which a dead process left behind,
 // the later one has to win.
 
-func newPost(ref string) string {
+func (s *Store) newPost(ref string) string {
+	tag, now := tagName(ref), uint64(time.Now().UnixNano())
+	// The clock may have been set back since.
+	entries, _ := os.ReadDir(s.own("pending"))
+	for _, e := range entries {
+		if of, at, ok := parsePost(e.Name()); ok && of == tag && at >= now && at < math.MaxUint64 {
+			now = at + 1
+		}
+	}
 	b := make([]byte, 4)
 	rand.Read(b)
-	return fmt.Sprintf("%s-%016x-%s", tagName(ref), time.Now().UnixNano(), hex.EncodeToString(b))
+	return fmt.Sprintf("%s-%016x-%s", tag, now, hex.EncodeToString(b))
+}
+
+func parsePost(file string) (tag string, time uint64, ok bool) {
+	part := strings.Split(file, "-")
+	if len(part) != 3 || len(part[1]) != 16 {
+		return "", 0, false
+	}
+	time, err := strconv.ParseUint(part[1], 16, 64)
+	return part[0], time, err == nil
 }
 
 type post struct {
 	file string
 	tag  string
-	time string
+	time uint64
 	rec  record
 }
 
@@ -40,7 +59,6 @@ func (s *Store) posts() ([]post, error) {
 	for _, e := range entries {
 		path := s.own("pending", e.Name())
 		p := post{file: e.Name()}
-		part := strings.Split(e.Name(), "-")
 		data, err := readSmall(path, maxRecord)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // withdrawn
@@ -51,11 +69,12 @@ func (s *Store) posts() ([]post, error) {
 		if err == nil {
 			p.rec, err = parseRecord(data)
 		}
-		if err != nil || len(part) != 3 || tagName(p.rec.ref) != part[0] {
+		var ok bool
+		p.tag, p.time, ok = parsePost(e.Name())
+		if err != nil || !ok || tagName(p.rec.ref) != p.tag {
 			os.RemoveAll(path)
 			continue
 		}
-		p.tag, p.time = part[0], part[1]
 		list = append(list, p)
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].time < list[j].time })
