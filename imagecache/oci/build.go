@@ -25,7 +25,8 @@ import (
 // The same content on the same base gives the same image ID: files are sorted,
 // all have the time Created and belong to user and group 0. Modes and symbolic
 // links are kept; hard links become files of their own; extended attributes are
-// left out. Sockets, FIFOs and devices are refused.
+// left out. Sockets, FIFOs and devices are refused, and so are names that begin
+// with ".wh.": in a layer they would remove files of the base.
 type LayerBuild struct {
 	// Base is the tag of the image to build on. It must be in the store: it
 	// is a parent, ensured before. By default the image starts from nothing.
@@ -151,11 +152,11 @@ func (spec LayerBuild) check() error {
 	if sources > 1 {
 		return bad("more than one of Dir, FS and Prepare is set")
 	}
-	if p := strings.Trim(spec.Prefix, "/"); p != "" && !fs.ValidPath(p) {
+	if p := strings.Trim(spec.Prefix, "/"); p != "" && !fs.ValidPath(p) || strings.Contains(p, "\x00") {
 		return bad("prefix %q is no clean path", spec.Prefix)
 	}
 	for _, e := range spec.Env {
-		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" || strings.Contains(e, "\x00") {
 			return bad("environment %q is not NAME=value", e)
 		}
 	}

@@ -139,6 +139,37 @@ func TestADirectoryBecomesALayerThatDependsOnItsContentAlone(t *testing.T) {
 	checkLayout(t, s, true)
 }
 
+func TestNamesThatNoOtherSystemWouldTakeArePutIntoALayer(t *testing.T) {
+	dir := t.TempDir()
+	odd := []string{"bad\xff\xfe", "c\x01", "nl\nx", "sub\xff/b\\c"}
+	var want []string
+	for _, name := range odd {
+		path := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		if err == nil {
+			err = os.WriteFile(path, nil, 0o644)
+		}
+		if err != nil {
+			t.Skip("the filesystem does not take such names: ", err)
+		}
+		if d := filepath.Dir(name); d != "." {
+			want = append(want, d+"/ 0755 0:0 0")
+		}
+		want = append(want, name+" 0644 0:0 0")
+	}
+	s := openStore(t, t.TempDir())
+	if _, err := build(context.Background(), s, "app", LayerBuild{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	got := tree(t, stored1(t, s, "app"))
+	for i := range got {
+		got[i] = strings.TrimSpace(got[i])
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("layer %q, want %q", got, want)
+	}
+}
+
 func TestAnImageIsBuiltOnItsBase(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	ctx := context.Background()
@@ -204,10 +235,13 @@ func TestABadBuildTagsNothingAndSaysWhatIsWrong(t *testing.T) {
 		"FIFO inside":       {LayerBuild{Dir: odd}, []error{ErrBadContent}, "FIFO cannot be part"},
 		"failing Prepare": {LayerBuild{Prepare: func(context.Context, *imagecache.Build, string) error { return boom }},
 			[]error{boom}, "prepare: boom"},
-		"two sources":  {LayerBuild{Dir: dir, FS: os.DirFS(dir)}, []error{ErrBadOption}, "more than one"},
-		"bad prefix":   {LayerBuild{Dir: dir, Prefix: "../up"}, []error{ErrBadOption}, "../up"},
-		"bad env":      {LayerBuild{Dir: dir, Env: []string{"=x"}}, []error{ErrBadOption}, "NAME=value"},
-		"bad platform": {LayerBuild{Dir: dir, Platform: "linux"}, []error{ErrBadOption}, "os/architecture"},
+		"a removal":     {LayerBuild{FS: fstest.MapFS{"a/.wh.b": {}}}, []error{ErrBadContent}, "removes a file of the base"},
+		"NUL in prefix": {LayerBuild{Dir: dir, Prefix: "a\x00b"}, []error{ErrBadOption}, "no clean path"},
+		"NUL in env":    {LayerBuild{Dir: dir, Env: []string{"A=\x00"}}, []error{ErrBadOption}, "NAME=value"},
+		"two sources":   {LayerBuild{Dir: dir, FS: os.DirFS(dir)}, []error{ErrBadOption}, "more than one"},
+		"bad prefix":    {LayerBuild{Dir: dir, Prefix: "../up"}, []error{ErrBadOption}, "../up"},
+		"bad env":       {LayerBuild{Dir: dir, Env: []string{"=x"}}, []error{ErrBadOption}, "NAME=value"},
+		"bad platform":  {LayerBuild{Dir: dir, Platform: "linux"}, []error{ErrBadOption}, "os/architecture"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openStore(t, t.TempDir())

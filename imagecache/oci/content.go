@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +41,7 @@ func openContent(spec LayerBuild) (*content, error) {
 		}
 		if err == nil {
 			if c.root, err = os.OpenRoot(spec.Dir); err == nil {
-				c.fsys = c.root.FS()
+				c.fsys = rootFS{c.root}
 			}
 		}
 		if err != nil {
@@ -48,6 +49,25 @@ func openContent(spec LayerBuild) (*content, error) {
 		}
 	}
 	return c, nil
+}
+
+// rootFS is [os.Root.FS] for names that are no UTF-8, too: they are rare, but
+// there are repositories that have them to test with.
+type rootFS struct{ *os.Root }
+
+func (r rootFS) Open(name string) (fs.File, error)      { return r.Root.Open(name) }
+func (r rootFS) Lstat(name string) (fs.FileInfo, error) { return r.Root.Lstat(name) }
+func (r rootFS) ReadLink(name string) (string, error)   { return r.Root.Readlink(name) }
+
+func (r rootFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	f, err := r.Root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := f.ReadDir(-1)
+	slices.SortFunc(list, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return list, err
 }
 
 // layer starts to read the tree and returns it as a layer.
@@ -114,6 +134,9 @@ func (c *content) parents(tw *tar.Writer) error {
 }
 
 func (c *content) entry(ctx context.Context, tw *tar.Writer, name string, fi fs.FileInfo) error {
+	if strings.HasPrefix(path.Base(name), ".wh.") {
+		return errors.New("in a layer such a name removes a file of the base; leave it out")
+	}
 	h := &tar.Header{Name: path.Join(c.prefix, name), ModTime: c.time, Mode: tarMode(fi.Mode())}
 	switch {
 	case fi.Mode().IsRegular():
