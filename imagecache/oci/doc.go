@@ -30,10 +30,12 @@
 //
 // Any number of processes may have the store open. Who holds the index's lock
 // carries out the pending changes of all, so that eight processes which add
-// images at once write index.json fewer times than they add images. To write it
-// costs the more the more images there are: 0.2 ms at a few hundred, 15 ms at twenty
-// thousand. Programs that do not
-// know the lock (crane, skopeo) may add to the layout while nobody else changes
-// it: their entries are kept in index.json but are not visible to Probe. An
-// entry under a name that this store has tagged is replaced by the store's own.
+// images at once write index.json fewer times than they add images. What that
+// costs grows with their number: less than a millisecond at a few hundred, some
+// fifteen at twenty thousand.
+//
+// Programs that do not know the lock (crane, skopeo) may add to the layout while
+// nobody else changes it: their entries are kept in index.json but are not visible
+// to Probe. An entry under a name that this store has tagged is replaced by the
+// store's own.
 package oci
