@@ -42,7 +42,8 @@ type ContextBuild struct {
 
 	// Progress takes the build's progress as text, as `docker build
 	// --progress=plain` has it, in whole lines. The build's log takes it in any
-	// case. A Write that blocks holds up the reading of progress; one that
+	// case. What the steps print is in it as they print it, escape sequences
+	// for terminals among it; errors are free of them. A Write that blocks holds up the reading of progress; one that
 	// fails is the last, and does not fail the build. A writer that several
 	// builds share must be safe for use by several goroutines.
 	Progress io.Writer

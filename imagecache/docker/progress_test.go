@@ -161,7 +161,7 @@ func TestLinesWithoutEndAndStepsWithoutEndAreBounded(t *testing.T) {
 
 func TestLinesOfAnErrorAreSafeToPrint(t *testing.T) {
 	var tl tail
-	tl.add([]byte("10%\r50%\r\x1b[1;31m100%\x1b[0m\x07 \x1b]0;t\x07done\xff\r"))
+	tl.add([]byte("10%\r50%\r\x1b[1;31m100%\x1b[0m\x07 \x1b]0;t\x07done\xff\u202e\u2028\r"))
 	tl.add([]byte(strings.Repeat("ü", tailBytes)))
 	if tl.lines[0] != "100% 0;tdone" {
 		t.Errorf("got %q", tl.lines[0])
@@ -310,7 +310,9 @@ func FuzzTrace(f *testing.F) {
 // checkText fails the test if an error's text could do anything to a terminal.
 func checkText(t *testing.T, s string) {
 	t.Helper()
-	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' }); i >= 0 {
+	if i := strings.IndexFunc(s, func(r rune) bool {
+		return unicode.IsControl(r) && r != '\n' || unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp)
+	}); i >= 0 {
 		t.Errorf("control character in %q", s)
 	}
 	if len(s) > 100_000 {

@@ -36,7 +36,8 @@ func printable(s string) string {
 		switch {
 		case r == '\t':
 			return ' '
-		case r == utf8.RuneError, unicode.IsControl(r):
+		case r == utf8.RuneError, unicode.IsControl(r),
+			unicode.In(r, unicode.Bidi_Control, unicode.Zl, unicode.Zp): // they turn text around, or break it
 			return -1
 		}
 		return r
