@@ -43,9 +43,12 @@ type ContextBuild struct {
 	// Progress takes the build's progress as text, as `docker build
 	// --progress=plain` has it, in whole lines. The build's log takes it in any
 	// case. What the steps print is in it as they print it, escape sequences
-	// for terminals among it; errors are free of them. A Write that blocks holds up the reading of progress; one that
-	// fails is the last, and does not fail the build. A writer that several
-	// builds share must be safe for use by several goroutines.
+	// for terminals among it; errors are free of them.
+	//
+	// A Write that blocks holds up the build; once the build's context has
+	// ended it is left to itself. One that fails is the last, and does not fail
+	// the build. A writer that several builds share must be safe for use by
+	// several goroutines.
 	Progress io.Writer
 }
 
@@ -82,7 +85,7 @@ func (s *Store) build(ctx context.Context, spec ContextBuild, b *imagecache.Buil
 	if err := s.checkBases(ctx, spec, dir.content); err != nil {
 		return err
 	}
-	out := newPrinter(b.Log, spec.Progress)
+	out := newPrinter(b.Log, patient(ctx, spec.Progress))
 	// Ending the request ends the build in the engine, whatever way we leave.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

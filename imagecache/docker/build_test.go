@@ -408,6 +408,39 @@ func TestAFailingProgressWriterDoesNotFailTheBuild(t *testing.T) {
 	match(t, text, `(?m)^#\d+ \d\.\d+ x$`)
 }
 
+type stoppedWriter struct{ begun, release chan struct{} }
+
+func (w stoppedWriter) Write(b []byte) (int, error) {
+	close(w.begun)
+	<-w.release
+	return len(b), nil
+}
+
+func TestAStoppedTerminalDoesNotKeepACancelledBuildFromReturning(t *testing.T) {
+	s := realEngine(t)
+	ref := newRef(t, s)
+	w := stoppedWriter{make(chan struct{}), make(chan struct{})}
+	defer close(w.release)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	dir := contextOf(t, s, map[string]string{"Dockerfile": "FROM scratch\nCOPY helper /helper\n"})
+	done := make(chan error, 1)
+	go func() {
+		_, err := buildOf(t, ctx, s, ref, ContextBuild{Dir: dir, Progress: w})
+		done <- err
+	}()
+	<-w.begun
+	cancel()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the build did not return")
+	}
+}
+
 func TestAFileThatCannotBeReadLeavesNoImage(t *testing.T) {
 	s := realEngine(t)
 	ref := newRef(t, s)

@@ -233,15 +233,20 @@ func (p *printer) write() {
 	if p.buf.Len() == 0 {
 		return
 	}
+	kept := true
 	for i, w := range p.sinks {
 		if w == nil {
 			continue
 		}
 		if _, err := w.Write(p.buf.Bytes()); err != nil {
 			p.sinks[i] = nil
+			kept = false
 		}
 	}
 	p.buf.Reset()
+	if !kept { // it may still be reading
+		p.buf = bytes.Buffer{}
+	}
 }
 
 // failed returns the step that failed, as far as it is known; nil if not.
