@@ -143,6 +143,7 @@ func (c *claim) queue(ctx context.Context, w *waiter, line *waitLine) (*group, e
 	} else {
 		c.e.queue.Remove(w.elem)
 		w.elem = nil
+		c.e.admit() // shared ones who stood behind an exclusive one
 		c.d.mu.Unlock()
 		c.d.settle(c.e)
 	}

@@ -137,6 +137,35 @@ func TestSharedWaitersBehindAnExclusiveOneDoNotOvertakeIt(t *testing.T) {
 	}
 }
 
+func TestSharedWaitersJoinWhenTheExclusiveOneBeforeThemGivesUp(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	acquire(t, d, "k", Shared)
+	ctx, cancel := context.WithCancel(t.Context())
+	gone := make(chan error, 1)
+	go func() { _, err := d.Acquire(ctx, "k", Exclusive); gone <- err }()
+	eventually(t, "the exclusive one waits", func() bool { return waiters(d, "k") == 1 })
+	got := make(chan error, 2)
+	for range 2 {
+		go func() {
+			h, err := d.Acquire(t.Context(), "k", Shared, WaitLimit(20*time.Second))
+			if err == nil {
+				defer h.Release()
+			}
+			got <- err
+		}()
+	}
+	eventually(t, "two stand behind it", func() bool { return waiters(d, "k") == 3 })
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	for range 2 {
+		if err := <-got; err != nil {
+			t.Errorf("nobody stands in the way any more: %v", err)
+		}
+	}
+}
+
 func TestReleaseIsIdempotent(t *testing.T) {
 	d := openDir(t, t.TempDir())
 	h := acquire(t, d, "k", Exclusive)

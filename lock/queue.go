@@ -75,11 +75,14 @@ func (e *entry) next() {
 	}
 }
 
-// admit lets the shared waiters at the head of the queue join a shared group
-// that was just granted.
+// admit lets the shared waiters at the head of the queue join a shared group: one
+// that was just granted, or before which an exclusive waiter has given up.
 func (e *entry) admit() {
 	g := e.group
-	for g.mode == Shared && e.queue.Len() > 0 && e.queue.Front().Value.(*waiter).mode == Shared {
+	if g == nil || g.mode != Shared || !g.granted || g.ending {
+		return
+	}
+	for e.queue.Len() > 0 && e.queue.Front().Value.(*waiter).mode == Shared {
 		g.refs++
 		e.pop().turn <- g
 	}
