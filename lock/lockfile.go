@@ -131,7 +131,7 @@ func isAt(l osLock, path string) (bool, error) {
 // to others than its owner under fs.protected_regular). A crash leaves an empty
 // file beside the records, which is removed with them.
 func (d *Dir) createFile(path string) error {
-	var id [8]byte
+	var id [idSize]byte
 	_, _ = rand.Read(id[:]) // never fails
 	tmp := filepath.Join(d.path, recordDir, hex.EncodeToString(id[:])+tmpExt)
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)

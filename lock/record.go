@@ -36,6 +36,7 @@ import (
 const (
 	recordDir = "processes"
 	tmpExt    = ".tmp"
+	idSize    = 8 // bytes of a name, which is hex
 	slotSize  = 1024
 	maxSlots  = 1 << 14 // keys beyond this many are not recorded
 )
@@ -108,7 +109,7 @@ func openRecord(dir string, shared fs.FileMode) (*record, error) {
 }
 
 func newRecord(dir string, shared fs.FileMode) (*record, error) {
-	var id [8]byte
+	var id [idSize]byte
 	_, _ = rand.Read(id[:]) // never fails
 	path := filepath.Join(dir, hex.EncodeToString(id[:]))
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR|openFlags, 0o600)

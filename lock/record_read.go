@@ -2,6 +2,7 @@ package lock
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"io"
 	"os"
@@ -80,7 +81,7 @@ func (d *Dir) recordedHolders(hash string) []Holder {
 	var found []Holder
 	for _, n := range names {
 		path := filepath.Join(dir, n.Name())
-		if !n.Type().IsRegular() || path == d.record.path {
+		if !n.Type().IsRegular() || !isOurs(n.Name()) || path == d.record.path {
 			continue
 		}
 		b, err := readRecord(path)
@@ -103,10 +104,18 @@ func (d *Dir) pruneRecords() {
 	dir := filepath.Join(d.path, recordDir)
 	names, _ := os.ReadDir(dir)
 	for _, n := range names {
-		if path := filepath.Join(dir, n.Name()); n.Type().IsRegular() && path != d.record.path {
+		if path := filepath.Join(dir, n.Name()); n.Type().IsRegular() && isOurs(n.Name()) && path != d.record.path {
 			alive(path, n.Name())
 		}
 	}
+}
+
+// isOurs tells whether a file has the name of a record, or of a lockfile in the
+// making. Others are somebody's who had a directory of that name before: they
+// are not locked, which is no reason to remove them.
+func isOurs(name string) bool {
+	id, err := hex.DecodeString(strings.TrimSuffix(name, tmpExt))
+	return err == nil && len(id) == idSize
 }
 
 func readRecord(path string) ([]byte, error) {

@@ -102,10 +102,10 @@ func TestRecordsOfTheDeadAreRemovedByTheNextToOpen(t *testing.T) {
 		c.Expect("held")
 		c.Kill()
 	}
-	old := filepath.Join(dir, recordDir, "crashed"+tmpExt)
+	old := filepath.Join(dir, recordDir, "c4a5bed000000001"+tmpExt)
 	os.WriteFile(old, nil, 0o600)
 	os.Chtimes(old, time.Time{}, time.Now().Add(-time.Hour))
-	young := filepath.Join(dir, recordDir, "making"+tmpExt)
+	young := filepath.Join(dir, recordDir, "0a1c190000000002"+tmpExt)
 	os.WriteFile(young, nil, 0o600)
 	openDir(t, dir)
 	names, _ := os.ReadDir(filepath.Join(dir, recordDir))
@@ -116,6 +116,23 @@ func TestRecordsOfTheDeadAreRemovedByTheNextToOpen(t *testing.T) {
 		t.Errorf("the dead hold: %+v", hs)
 	}
 	release(t, acquire(t, d, "k", Exclusive))
+}
+
+func TestFilesThatAreNoRecordsAreLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	records := filepath.Join(dir, recordDir)
+	os.Mkdir(records, 0o700)
+	for _, name := range []string{"thesis.txt", "draft.tmp", "0123456789abcdef.json", "0123"} {
+		os.WriteFile(filepath.Join(records, name), []byte(keys.Hash("k")), 0o600)
+		os.Chtimes(filepath.Join(records, name), time.Time{}, time.Now().Add(-time.Hour))
+	}
+	d := openDir(t, dir)
+	if _, err := d.Holders(t.Context(), "k"); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(records); len(left) != 5 { // and d's own
+		t.Errorf("left %v", left)
+	}
 }
 
 func TestOverlongTextsAreShortenedAndTheKeyStillFound(t *testing.T) {
@@ -138,11 +155,11 @@ func TestForgedRecordsDoNoHarm(t *testing.T) {
 	copy(forged, " {\"pid\":-1,\"exe\":\"\\u001b[31mevil\"}\n")
 	copy(forged[slotSize:], `{"hash":"`+hash+`","key":"k","held":{"mode":"exclusive","op":"a\u001b]0;b\nc","since_ms":9223372036854775807,"log":"\u202e"}}`+"\n")
 	copy(forged[2*slotSize:], `{"hash":"`+hash+`","held":`) // torn
-	p := filepath.Join(dir, "forged")
+	p := filepath.Join(dir, "f04ed00000000001")
 	os.WriteFile(p, forged, 0o600)
-	os.Symlink("/dev/zero", filepath.Join(dir, "link"))
-	os.Mkdir(filepath.Join(dir, "directory"), 0o700)
-	os.WriteFile(filepath.Join(dir, "huge"), bytes.Repeat([]byte(hash), 1000), 0o600)
+	os.Symlink("/dev/zero", filepath.Join(dir, "11c0000000000002"))
+	os.Mkdir(filepath.Join(dir, "d14ec00000000003"), 0o700)
+	os.WriteFile(filepath.Join(dir, "b16b160000000004"), bytes.Repeat([]byte(hash), 1000), 0o600)
 	if hs, err := d.Holders(t.Context(), "k"); err != nil || len(hs) != 0 {
 		t.Errorf("an unlocked record was believed: %+v %v", hs, err)
 	}
