@@ -76,7 +76,7 @@ func (e *Error) Error() string {
 	switch {
 	case e.Holder != nil:
 		fmt.Fprintf(&b, "; held by %s", e.Holder)
-	case errors.Is(e.Err, ErrHeld) || errors.Is(e.Err, ErrWaitLimit):
+	case errors.Is(e.Err, ErrWaitLimit): // a try does not look for the holder
 		b.WriteString("; held by a process that keeps no record here")
 	}
 	if e.Path != "" {

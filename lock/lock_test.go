@@ -166,6 +166,15 @@ func TestSharedWaitersJoinWhenTheExclusiveOneBeforeThemGivesUp(t *testing.T) {
 	}
 }
 
+func TestATryDoesNotSayWhatItHasNotLookedFor(t *testing.T) {
+	dir := t.TempDir()
+	acquire(t, openDir(t, dir), "k", Exclusive)
+	_, err := openDir(t, dir).TryAcquire(t.Context(), "k", Exclusive)
+	if e := as[*Error](t, err); !errors.Is(err, ErrHeld) || e.Holder != nil || strings.Contains(err.Error(), "record") {
+		t.Errorf("the holder keeps a record: %v", err)
+	}
+}
+
 func TestReleaseIsIdempotent(t *testing.T) {
 	d := openDir(t, t.TempDir())
 	h := acquire(t, d, "k", Exclusive)
