@@ -74,18 +74,30 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 	}
 	c := &claim{d: d, op: op, mode: mode, req: req, raw: raw, start: time.Now()}
 
-	d.mu.Lock()
-	if d.closed {
+	var g *group
+	var w *waiter
+	for {
+		d.mu.Lock()
+		if d.closed {
+			d.mu.Unlock()
+			return nil, &Error{Op: op, Key: key, Path: d.path, Err: ErrClosed}
+		}
+		c.e = d.keys[key]
+		if c.e == nil {
+			hash := keys.Hash(key)
+			c.e = &entry{key: key, hash: hash, path: filepath.Join(d.path, hash+keys.Ext), queue: list.New()}
+			d.keys[key] = c.e
+		}
+		if g, w = c.e.enter(mode, req, c.start, op != "try"); g != nil || w != nil {
+			break
+		}
+		moved := c.e.inMotion(mode)
+		if moved == nil {
+			break
+		}
 		d.mu.Unlock()
-		return nil, &Error{Op: op, Key: key, Path: d.path, Err: ErrClosed}
+		<-moved
 	}
-	c.e = d.keys[key]
-	if c.e == nil {
-		hash := keys.Hash(key)
-		c.e = &entry{key: key, hash: hash, path: filepath.Join(d.path, hash+keys.Ext), queue: list.New()}
-		d.keys[key] = c.e
-	}
-	g, w := c.e.enter(mode, req, c.start, op != "try")
 	var own *Holder
 	if g == nil && w == nil {
 		own = d.ownHolder(c.e)
@@ -161,6 +173,7 @@ func (c *claim) lead(ctx context.Context, g *group, line *waitLine) (*waitLine, 
 	}
 	c.d.mu.Lock()
 	g.file, g.granted, g.since = f, true, time.Now()
+	g.rest()
 	c.e.admit()
 	c.d.mu.Unlock()
 	return line, nil
@@ -184,6 +197,7 @@ func (d *Dir) leave(e *entry, g *group) error {
 		}
 		d.mu.Lock()
 		e.group = nil
+		g.rest()
 		e.next()
 		d.mu.Unlock()
 	}

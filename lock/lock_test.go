@@ -175,6 +175,24 @@ func TestATryDoesNotSayWhatItHasNotLookedFor(t *testing.T) {
 	}
 }
 
+func TestSharedTriesDoNotRefuseEachOther(t *testing.T) {
+	d := openDir(t, t.TempDir())
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				h, err := d.TryAcquire(t.Context(), "k", Shared)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				h.Release()
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestReleaseIsIdempotent(t *testing.T) {
 	d := openDir(t, t.TempDir())
 	h := acquire(t, d, "k", Exclusive)

@@ -31,6 +31,17 @@ type group struct {
 	waiting bool      // the leader has found the file locked by others
 	since   time.Time // of the grant; before it, when the leader came
 	req     Request   // of the leader
+	// moved is closed when a group that was in motion has come to rest; nil
+	// if nobody asked.
+	moved chan struct{}
+}
+
+// rest tells those who asked that the group stands still, or is gone.
+func (g *group) rest() {
+	if g.moved != nil {
+		close(g.moved)
+		g.moved = nil
+	}
 }
 
 // waiter is a goroutine in the queue of its key.
@@ -65,6 +76,20 @@ func (e *entry) enter(mode Mode, req Request, now time.Time, queue bool) (*group
 	w := &waiter{mode: mode, req: req, since: now, turn: make(chan *group, 1)}
 	w.elem = e.queue.PushBack(w)
 	return nil, w
+}
+
+// inMotion returns a channel for a shared try that was turned away by a shared
+// group which is just being locked or unlocked: nobody has the key in a mode that
+// conflicts, the kernel's answer is but some microseconds off. Else it is nil.
+func (e *entry) inMotion(mode Mode) <-chan struct{} {
+	g := e.group
+	if mode != Shared || e.queue.Len() > 0 || g == nil || g.mode != Shared || g.waiting && !g.granted {
+		return nil
+	}
+	if g.moved == nil {
+		g.moved = make(chan struct{})
+	}
+	return g.moved
 }
 
 // next makes the first waiter the leader of a new group, when there is none.

@@ -54,6 +54,7 @@ func (c *claim) lockFile(ctx context.Context, g *group, line *waitLine) (*lockfi
 
 	d.mu.Lock()
 	g.waiting = true
+	g.rest()
 	d.mu.Unlock()
 	d.publish(c.e)
 	if line == nil {
