@@ -89,7 +89,8 @@ func (c Command) Build(ctx context.Context, b *Build) error {
 	if ctx.Err() != nil {
 		return c.fail(nil, stopCause(ctx))
 	}
-	out, err := c.output(b)
+	var last tail
+	out, err := c.output(b, &last)
 	if err != nil {
 		return c.fail(nil, err)
 	}
@@ -100,11 +101,10 @@ func (c Command) Build(ctx context.Context, b *Build) error {
 		out.r.Close()
 		return c.fail(nil, startError(cmd, err))
 	}
-	var last tail
 	copied := make(chan struct{})
 	go func() {
 		defer close(copied)
-		copyOutput(out.r, &last, out.to...)
+		copyOutput(out.r, out.to...)
 	}()
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()

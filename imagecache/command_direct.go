@@ -3,7 +3,6 @@ package imagecache
 import (
 	"io"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -12,7 +11,7 @@ type output struct {
 	w     *os.File // the command's standard output and error
 	r     io.ReadCloser
 	to    []io.Writer // what is read goes there
-	ended func()      // tells r that nothing more is to come
+	ended func()      // tells that nothing more is to come
 }
 
 // output chooses how the command's output gets into the log.
@@ -22,20 +21,28 @@ type output struct {
 // without a reader (SIGPIPE), and its image may yet be finished. Another writer
 // is fed through a pipe; one of ours and not of exec.Cmd's, since it must outlive
 // the command as long as the rest of a cancelled group may still print.
-func (c Command) output(b *Build) (*output, error) {
+//
+// The last lines go to last. From a file they are read at the end: nothing stops a
+// command from printing faster than Progress, or we, can follow.
+func (c Command) output(b *Build, last *tail) (*output, error) {
 	if log, ok := b.Log.(*buildLog); ok {
 		w, r, err := log.direct()
 		if err != nil {
 			return nil, err
 		}
 		f := &follower{file: r, stop: make(chan struct{})}
-		return &output{w: w, r: f, to: []io.Writer{c.Progress}, ended: sync.OnceFunc(func() { close(f.stop) })}, nil
+		if f.start, err = r.Seek(0, io.SeekCurrent); err != nil {
+			w.Close()
+			r.Close()
+			return nil, err
+		}
+		return &output{w: w, r: f, to: []io.Writer{c.Progress}, ended: func() { f.end(last) }}, nil
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	return &output{w: w, r: r, to: []io.Writer{b.Log, c.Progress}, ended: func() {}}, nil
+	return &output{w: w, r: r, to: []io.Writer{writer(last.write), b.Log, c.Progress}, ended: func() {}}, nil
 }
 
 // followPause is how often a log is looked at for something new. Only what goes
@@ -45,8 +52,22 @@ const followPause = 50 * time.Millisecond
 // follower reads a file that is being written, until it is told to stop at the
 // end of it.
 type follower struct {
-	file *os.File
-	stop chan struct{}
+	file  *os.File
+	start int64
+	stop  chan struct{}
+}
+
+// end stops f, and reads what was written last without regard to how far f is.
+func (f *follower) end(last *tail) {
+	defer close(f.stop)
+	fi, err := f.file.Stat()
+	if err != nil {
+		return
+	}
+	const most = 4 * tailLines * lineBytes
+	from := max(f.start, fi.Size()-most)
+	b, _ := io.ReadAll(io.NewSectionReader(f.file, from, most))
+	last.write(b)
 }
 
 func (f *follower) Read(p []byte) (int, error) {

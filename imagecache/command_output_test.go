@@ -11,7 +11,7 @@ import (
 func TestTailKeepsTheLastLinesAsATerminalShowsThem(t *testing.T) {
 	var last tail
 	for i := range 50 {
-		fmt.Fprintf(writerFunc(last.write), "line %d\n\n", i)
+		fmt.Fprintf(writer(last.write), "line %d\n\n", i)
 	}
 	last.write([]byte("\x1b[31mred\x1b[0m \x1b]0;title\x07text\r\n  10%\r  50%\r 100%\nbell\a\x00\xff\n" + strings.Repeat("x", 3*lineBytes) + "\nno end"))
 	got := last.lines()
@@ -57,7 +57,3 @@ func FuzzTail(f *testing.F) {
 		}
 	})
 }
-
-type writerFunc func([]byte)
-
-func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }

@@ -555,6 +555,20 @@ func TestCommandPrintsIntoTheLogAndItsLastLinesAreInTheError(t *testing.T) {
 	}
 }
 
+func TestCommandThatPrintsFasterThanItIsFollowedKeepsItsLastLines(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the command is a shell's")
+	}
+	c := openCache(t, newStore(t))
+	blocked, w := io.Pipe() // nobody reads
+	defer blocked.Close()
+	cmd := Command{Args: []string{"sh", "-c", "seq 100000; echo the reason; exit 1"}, Progress: w}
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: cmd.Build})
+	if ce := as[*CommandError](t, err); len(ce.Lines) != tailLines || ce.Lines[tailLines-2] != "100000" || ce.Lines[tailLines-1] != "the reason" {
+		t.Errorf("lines %q", ce.Lines)
+	}
+}
+
 type lockedBuilder struct {
 	mu sync.Mutex
 	strings.Builder
