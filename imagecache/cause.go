@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os/exec"
+	"slices"
 	"syscall"
 )
 
@@ -17,6 +18,7 @@ const (
 	causeLimit       cause = "limit"        // the build limit passed
 	causeDisk        cause = "disk"         // no space left
 	causeNetwork     cause = "network"
+	causeHost        cause = "host"      // out of descriptors, processes or memory
 	causeKilled      cause = "killed"    // what the build ran was killed
 	causeCancelled   cause = "cancelled" // something inside the build was
 )
@@ -27,25 +29,40 @@ type killed interface{ Killed() bool }
 // classify tells what kind of failure err is.
 func classify(err error) cause {
 	var k killed
-	var netErr net.Error
 	var exit *exec.ExitError
 	switch {
 	case errors.Is(err, ErrNotProduced):
 		return causeNotProduced
 	case errors.Is(err, ErrBuildLimit):
 		return causeLimit
-	case errors.Is(err, errNoSpace):
+	case isAny(err, errNoSpace, syscall.EDQUOT):
 		return causeDisk
+	case isAny(err, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN):
+		return causeHost
 	case errors.As(err, &k) && k.Killed(),
 		k == nil && errors.As(err, &exit) && exit.ExitCode() == -1: // by a signal
 		return causeKilled
 	case errors.Is(err, context.Canceled):
 		return causeCancelled
-	case errors.As(err, &netErr), errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE):
+	case ofNetwork(err):
 		return causeNetwork
 	}
 	return causeBuild
+}
+
+func ofNetwork(err error) bool {
+	if e, ok := errors.AsType[net.Error](err); ok {
+		// Every errno is a net.Error, that of a missing file too.
+		if _, ok := e.(syscall.Errno); !ok {
+			return true
+		}
+	}
+	return isAny(err, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ETIMEDOUT,
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH)
+}
+
+func isAny(err error, targets ...error) bool {
+	return slices.ContainsFunc(targets, func(t error) bool { return errors.Is(err, t) })
 }
 
 // remembered is true for failures that would most likely be repeated by another

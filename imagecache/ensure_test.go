@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,6 +228,29 @@ func TestFailureThatEndedJustBeforeTheLockWasFreeIsNotRepeated(t *testing.T) {
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
 	if e := as[*BuildError](t, err); !e.Shared || e.Remembered || e.Attempt != 1 || runs.Load() != 0 {
 		t.Errorf("%+v, %d builds", e, runs.Load())
+	}
+}
+
+func TestFailuresOfTheHostAreToldFromThoseOfTheBuild(t *testing.T) {
+	_, missing := os.Open(filepath.Join(t.TempDir(), "Dockerfile"))
+	_, refused := net.Dial("unix", filepath.Join(t.TempDir(), "socket"))
+	sys := func(e syscall.Errno) error { return fmt.Errorf("x: %w", &os.PathError{Op: "open", Path: "p", Err: e}) }
+	for _, c := range []struct {
+		err  error
+		want cause
+	}{
+		{missing, causeBuild},
+		{sys(syscall.EACCES), causeBuild},
+		{sys(syscall.ENOEXEC), causeBuild},
+		{sys(syscall.EDQUOT), causeDisk},
+		{sys(syscall.EMFILE), causeHost},
+		{refused, causeNetwork},
+		{sys(syscall.ECONNRESET), causeNetwork},
+		{&net.DNSError{}, causeNetwork},
+	} {
+		if got := classify(c.err); got != c.want {
+			t.Errorf("%v: %s, want %s", c.err, got, c.want)
+		}
 	}
 }
 
