@@ -27,27 +27,34 @@ func (f *files) newLogPath(ref string) string {
 	return filepath.Join(f.dir, logsDir, f.hash(ref), name)
 }
 
-// createLog begins a log, and removes those of older attempts.
+// createLog begins a log, and removes those of older attempts. Where others can
+// write, what stands in the directory's place may be a link to somebody's files:
+// nothing outside of the logs is touched.
 func (f *files) createLog(path string) (*buildLog, error) {
-	dir := filepath.Dir(path)
-	if err := makeShared(dir); err != nil {
+	if err := makeShared(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	if names, err := os.ReadDir(dir); err == nil {
-		removeOldest(dir, names, keptLogs-1)
-	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND|noFollow, 0o644)
+	logs, err := os.OpenRoot(filepath.Join(f.dir, logsDir))
 	if err != nil {
 		return nil, err
+	}
+	defer logs.Close()
+	dir, name := filepath.Base(filepath.Dir(path)), filepath.Base(path)
+	if names, err := fs.ReadDir(logs.FS(), dir); err == nil {
+		removeOldest(logs, dir, names, keptLogs-1)
+	}
+	file, err := logs.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("build log %s: %w", path, err)
 	}
 	return &buildLog{path: path, file: file}, nil
 }
 
 // removeOldest removes all but the newest keep logs. Names begin with the time.
-func removeOldest(dir string, names []fs.DirEntry, keep int) {
+func removeOldest(logs *os.Root, dir string, names []fs.DirEntry, keep int) {
 	slices.SortFunc(names, func(a, b fs.DirEntry) int { return cmp.Compare(b.Name(), a.Name()) })
 	for _, n := range names[min(keep, len(names)):] {
-		_ = os.Remove(filepath.Join(dir, n.Name())) // another user's, at worst
+		_ = logs.Remove(filepath.Join(dir, n.Name())) // another user's, at worst
 	}
 }
 
@@ -61,18 +68,39 @@ type buildLog struct {
 // direct opens the log twice more: to be appended to by another process, and to be
 // read from where it ends now.
 func (l *buildLog) direct() (w, r *os.File, err error) {
-	w, err = os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
+	if w, err = l.again(os.O_WRONLY | os.O_APPEND); err != nil {
 		return nil, nil, err
 	}
-	if r, err = os.Open(l.path); err == nil {
-		_, err = r.Seek(0, io.SeekEnd)
+	if r, err = l.again(os.O_RDONLY); err == nil {
+		if _, err = r.Seek(0, io.SeekEnd); err == nil {
+			return w, r, nil
+		}
+		r.Close()
 	}
+	w.Close()
+	return nil, nil, err
+}
+
+// again opens the log once more, and nothing that stands in its place by now.
+func (l *buildLog) again(flags int) (*os.File, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil, os.ErrClosed
+	}
+	mine, err := l.file.Stat()
 	if err != nil {
-		w.Close()
-		return nil, nil, err
+		return nil, err
 	}
-	return w, r, nil
+	file, err := os.OpenFile(l.path, flags|noFollow, 0)
+	if err != nil {
+		return nil, err
+	}
+	if fi, err := file.Stat(); err != nil || !os.SameFile(fi, mine) {
+		file.Close()
+		return nil, fmt.Errorf("the build log %s was replaced by another file", l.path)
+	}
+	return file, nil
 }
 
 // Write writes p, or drops it: a full disk, or a build whose goroutines go on

@@ -118,6 +118,44 @@ func TestOnlyTheLastLogsOfAnImageAreKept(t *testing.T) {
 	}
 }
 
+func TestWhatTheLogsPlaceLinksToIsLeftAlone(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	theirs := t.TempDir()
+	for i := range 2 * keptLogs {
+		os.WriteFile(filepath.Join(theirs, fmt.Sprintf("%d.log", i)), nil, 0o600)
+	}
+	logs := filepath.Join(c.Dir(), logsDir, c.files.hash(app))
+	if err := os.Symlink(theirs, logs); err != nil {
+		t.Skip(err)
+	}
+	build, runs := s.builder(0)
+	if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err == nil || runs.Load() != 0 || !strings.Contains(err.Error(), logsDir) {
+		t.Errorf("%v, %d builds", err, runs.Load())
+	}
+	nothingLocked(t, c, app)
+	if left, _ := os.ReadDir(theirs); len(left) != 2*keptLogs {
+		t.Errorf("left %v", left)
+	}
+}
+
+func TestCommandDoesNotPrintIntoAFileThatReplacedItsLog(t *testing.T) {
+	c := openCache(t, newStore(t))
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	os.WriteFile(theirs, nil, 0o600)
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(ctx context.Context, b *Build) error {
+		os.Remove(b.LogPath)
+		if err := os.Symlink(theirs, b.LogPath); err != nil {
+			t.Skip(err)
+		}
+		return Command{Args: []string{os.Args[0], "-test.list=.*"}}.Build(ctx, b)
+	}})
+	as[*CommandError](t, err)
+	if text, _ := os.ReadFile(theirs); len(text) > 0 {
+		t.Errorf("printed %q", text)
+	}
+}
+
 func TestStoresThatShareADirectoryDoNotShareFailures(t *testing.T) {
 	a := files{dir: "d", store: "a"}
 	b := files{dir: "d", store: "b"}
