@@ -3,6 +3,7 @@ package imagecache
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -100,20 +101,20 @@ func WithLocker(l lock.Locker) Option {
 // any number of attempts, but not its own build. By default it is
 // [DefaultWaitLimit].
 func WithWaitLimit(d time.Duration) Option {
-	return duration("WithWaitLimit", d, func(c *Cache) { c.limits.wait = d })
+	return duration("WithWaitLimit", d, func(c *Cache, d time.Duration) { c.limits.wait = d })
 }
 
 // WithBuildLimit bounds how long a build may take; then its context ends with
 // [ErrBuildLimit]. By default it is [DefaultBuildLimit].
 func WithBuildLimit(d time.Duration) Option {
-	return duration("WithBuildLimit", d, func(c *Cache) { c.limits.build = d })
+	return duration("WithBuildLimit", d, func(c *Cache, d time.Duration) { c.limits.build = d })
 }
 
 // WithProbeLimit bounds how long one look into the store may take, retries
 // included; then its answer is [ErrUnknown]. By default it is
 // [DefaultProbeLimit].
 func WithProbeLimit(d time.Duration) Option {
-	return duration("WithProbeLimit", d, func(c *Cache) { c.limits.probe = d })
+	return duration("WithProbeLimit", d, func(c *Cache, d time.Duration) { c.limits.probe = d })
 }
 
 // AllowShortWait allows a wait limit below the build limit, which [Open] refuses
@@ -136,15 +137,19 @@ func WithFailureMemory(d time.Duration) Option {
 	})
 }
 
-func duration(name string, d time.Duration, set func(*Cache)) Option {
+func duration(name string, d time.Duration, set func(*Cache, time.Duration)) Option {
 	return optionFunc(func(c *Cache) error {
 		if d <= 0 {
 			return fmt.Errorf("%w: %s: %v is not positive", ErrBadOption, name, d)
 		}
-		set(c)
+		set(c, min(d, longest))
 		return nil
 	})
 }
+
+// longest is more than any limit needs to be; limits are added up, which must not
+// make a negative one of those that stand for "never".
+const longest = math.MaxInt64 / 4
 
 // identity is what a store may be called: it becomes a directory's name.
 var identity = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)

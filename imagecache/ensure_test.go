@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -497,6 +498,17 @@ func TestWaitLimitBelowTheBuildLimitMustBeAskedFor(t *testing.T) {
 	openCache(t, s, WithWaitLimit(time.Minute), WithBuildLimit(time.Second))
 	if _, err := Open(t.Context(), nil, WithDir(dir)); !errors.Is(err, ErrBadOption) {
 		t.Error(err)
+	}
+}
+
+func TestLimitsThatStandForNeverDoNotPassAtOnce(t *testing.T) {
+	for _, limits := range [][]Option{{WithWaitLimit(math.MaxInt64)}, {WithWaitLimit(math.MaxInt64), WithBuildLimit(math.MaxInt64), WithProbeLimit(math.MaxInt64)}} {
+		s := newStore(t)
+		c := openCache(t, s, limits...)
+		build, _ := s.builder(20 * time.Millisecond)
+		if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
