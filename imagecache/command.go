@@ -195,11 +195,4 @@ func startError(cmd *exec.Cmd, err error) error {
 	return fmt.Errorf("%w: %w", exec.ErrNotFound, err)
 }
 
-// stopCause returns why ctx ended: its error, with its cause if that is another.
-func stopCause(ctx context.Context) error {
-	err, cause := ctx.Err(), context.Cause(ctx)
-	if errors.Is(cause, err) {
-		return fmt.Errorf("stopped: %w", cause)
-	}
-	return fmt.Errorf("stopped: %w: %w", err, cause)
-}
+func stopCause(ctx context.Context) error { return fmt.Errorf("stopped: %w", whyEnded(ctx)) }

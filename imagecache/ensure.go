@@ -2,6 +2,7 @@ package imagecache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -63,6 +64,16 @@ func (c *Cache) unknown(ctx context.Context, ref string, start time.Time, err er
 		return &WaitError{Reference: ref, Waited: time.Since(start), Err: err}
 	}
 	return err
+}
+
+// whyEnded returns why ctx ended: its error, which callers ask for, with its cause
+// if that is another.
+func whyEnded(ctx context.Context) error {
+	err, cause := ctx.Err(), context.Cause(ctx)
+	if errors.Is(cause, err) {
+		return cause
+	}
+	return fmt.Errorf("%w: %w", err, cause)
 }
 
 // inBuild is the key of the context value that marks a build's context.
@@ -153,7 +164,7 @@ func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Tim
 	case <-f.done:
 		return f.outcome(first, start)
 	case <-ctx.Done():
-		cause = context.Cause(ctx)
+		cause = whyEnded(ctx)
 	case <-t.C:
 		cause = late
 	}

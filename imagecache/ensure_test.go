@@ -512,6 +512,25 @@ func TestLimitsThatStandForNeverDoNotPassAtOnce(t *testing.T) {
 	}
 }
 
+func TestACancelledCallerFindsItsContextsErrorAndCause(t *testing.T) {
+	left := errors.New("the user has left")
+	s := newStore(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	_, err := openCache(t, s).Ensure(ctx, Image{Tag: "app", Build: func(bctx context.Context, _ *Build) error {
+		cancel(left)
+		<-bctx.Done()
+		return bctx.Err()
+	}})
+	if as[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
+		t.Errorf("in a build: %v", err)
+	}
+	s.fault = func(ctx context.Context) (Presence, error, bool) { <-ctx.Done(); return Presence{}, ctx.Err(), true }
+	_, err = openCache(t, s).Ensure(ctx, Image{Tag: "app"})
+	if as[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
+		t.Errorf("in a probe: %v", err)
+	}
+}
+
 func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Join(t.TempDir(), "cache")

@@ -44,7 +44,7 @@ func (c *Cache) probe(ctx context.Context, ref string) (Presence, error) {
 	case err == nil:
 		return p, nil
 	case ctx.Err() != nil:
-		return Presence{}, context.Cause(ctx)
+		return Presence{}, whyEnded(ctx)
 	case cause != nil && !errors.Is(last, cause):
 		last = fmt.Errorf("%w; last answer: %w", cause, last)
 	}
