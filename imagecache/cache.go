@@ -45,6 +45,8 @@ type Cache struct {
 
 	mu      sync.Mutex
 	flights map[string]*flight // by reference: the attempts of this process
+	active  int                // calls and attempts that have not ended
+	closed  bool
 }
 
 // limits are the clocks of a Cache, each of its own.
@@ -241,8 +243,39 @@ func (c *Cache) identify(ctx context.Context) (string, error) {
 // Dir returns the absolute path of the cache directory.
 func (c *Cache) Dir() string { return c.dir }
 
-// Close lets go of what Open took. Calls of Ensure that have begun go on.
-func (c *Cache) Close() error { return c.close() }
+// Close lets go of what Open took; Ensure then says [lock.ErrClosed]. Calls of
+// Ensure that have begun go on, and it is let go with the last of them.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	idle := c.active == 0 && !c.closed
+	c.closed = true
+	c.mu.Unlock()
+	if !idle {
+		return nil
+	}
+	return c.close()
+}
+
+// enter counts a call; it is false once the cache is closed.
+func (c *Cache) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.active++
+	}
+	return !c.closed
+}
+
+// exit is the end of a call or an attempt.
+func (c *Cache) exit() {
+	c.mu.Lock()
+	c.active--
+	last := c.active == 0 && c.closed
+	c.mu.Unlock()
+	if last {
+		_ = c.close()
+	}
+}
 
 // machineDir is where an administrator makes the locks of a host common to all
 // its users.

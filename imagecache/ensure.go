@@ -40,6 +40,10 @@ func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
 	if ctx.Value(inBuild{}) != nil {
 		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNested}
 	}
+	if !c.enter() {
+		return Result{}, &Error{Op: "ensure", Reference: ref, Err: lock.ErrClosed}
+	}
+	defer c.exit()
 	start := time.Now()
 	p, err := c.probe(ctx, ref)
 	if err != nil {
@@ -108,6 +112,7 @@ func (c *Cache) join(ctx context.Context, ref string, build BuildFunc) (f *fligh
 	fctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	f = &flight{ref: ref, ctx: fctx, cancel: cancel, done: make(chan struct{}), callers: 1}
 	c.flights[ref] = f
+	c.active++
 	go c.fly(f, build)
 	return f, true
 }
@@ -135,6 +140,7 @@ func (c *Cache) fly(f *flight, build BuildFunc) {
 		}
 		c.mu.Unlock()
 		f.cancel(nil)
+		c.exit()
 		close(f.done)
 	}()
 	f.res, f.err = a.run(f.ctx)

@@ -531,6 +531,44 @@ func TestACancelledCallerFindsItsContextsErrorAndCause(t *testing.T) {
 	}
 }
 
+func TestCloseLeavesCallsThatHaveBegunTheirLocks(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	other, err := lock.Open(filepath.Join(c.Dir(), locksDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	h, err := other.Acquire(t.Context(), app, lock.Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := func() int {
+		l, _ := os.ReadDir(filepath.Join(c.Dir(), locksDir, "processes"))
+		return len(l)
+	}
+	got := make(chan error, 1)
+	build, runs := s.builder(0)
+	go func() {
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+		got <- err
+	}()
+	eventually(t, "it waits", func() bool { return callers(c, app) == 1 })
+	if err := c.Close(); err != nil || records() != 2 {
+		t.Errorf("%v, %d records", err, records())
+	}
+	if _, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build}); !errors.Is(err, lock.ErrClosed) {
+		t.Errorf("a newcomer: %v", err)
+	}
+	h.Release()
+	if err := <-got; err != nil || runs.Load() != 1 {
+		t.Errorf("%v, %d builds", err, runs.Load())
+	}
+	if n := records(); n != 1 {
+		t.Errorf("%d records are left", n)
+	}
+}
+
 func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Join(t.TempDir(), "cache")
