@@ -58,8 +58,16 @@ func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
 	if img.Build == nil {
 		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNoBuild}
 	}
-	f, first := c.join(ctx, ref, img.Build)
-	return c.await(ctx, f, first, start)
+	for waits := time.Now(); ; {
+		f, first := c.join(ctx, ref, img.Build, waits)
+		res, err := c.await(ctx, f, first, start, c.limits.wait-time.Since(waits))
+		// The attempt's patience is its first caller's. Who came later has
+		// some left, and makes an attempt of his own.
+		_, gaveUp := err.(*WaitError)
+		if first || !gaveUp || !errors.Is(err, lock.ErrWaitLimit) || time.Since(waits) >= c.limits.wait {
+			return res, err
+		}
+	}
 }
 
 // unknown tells a caller whose context ended from one whose store is silent.
@@ -101,7 +109,7 @@ type flight struct {
 // join makes the caller one of those who wait for this process's attempt at ref,
 // and begins one if there is none. One whose last caller has left is over, even
 // if its goroutine has not ended yet: it is cancelled, nobody should wait for it.
-func (c *Cache) join(ctx context.Context, ref string, build BuildFunc) (f *flight, first bool) {
+func (c *Cache) join(ctx context.Context, ref string, build BuildFunc, start time.Time) (f *flight, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.flights[ref]; f != nil && f.callers > 0 {
@@ -113,7 +121,7 @@ func (c *Cache) join(ctx context.Context, ref string, build BuildFunc) (f *fligh
 	f = &flight{ref: ref, ctx: fctx, cancel: cancel, done: make(chan struct{}), callers: 1}
 	c.flights[ref] = f
 	c.active++
-	go c.fly(f, build)
+	go c.fly(f, build, start)
 	return f, true
 }
 
@@ -130,8 +138,8 @@ func (c *Cache) leave(f *flight) {
 
 // fly makes the attempt. Whatever happens to the goroutine in the build, even
 // runtime.Goexit (which a test's FailNow is), those who wait are told.
-func (c *Cache) fly(f *flight, build BuildFunc) {
-	a := &attempt{c: c, f: f, build: build, start: time.Now()}
+func (c *Cache) fly(f *flight, build BuildFunc, start time.Time) {
+	a := &attempt{c: c, f: f, build: build, start: start}
 	f.err = &Error{Op: "ensure", Reference: f.ref, Err: errGoexit}
 	defer func() {
 		c.mu.Lock()
@@ -154,9 +162,9 @@ const overdue = time.Minute
 // await waits for the attempt f. Only its first caller is told that it built. The
 // limits of the attempt are the first caller's; later ones have a wait limit of
 // their own.
-func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Time) (Result, error) {
+func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Time, patience time.Duration) (Result, error) {
 	defer c.leave(f)
-	patience, late := c.limits.wait, lock.ErrWaitLimit
+	late := lock.ErrWaitLimit
 	if first {
 		patience += c.limits.build + overdue
 		late = fmt.Errorf("%w, and the build function has not returned", ErrBuildLimit)

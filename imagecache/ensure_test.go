@@ -569,6 +569,31 @@ func TestCloseLeavesCallsThatHaveBegunTheirLocks(t *testing.T) {
 	}
 }
 
+func TestWhoJoinsLateHasAWaitLimitOfHisOwn(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s, WithWaitLimit(time.Second), AllowShortWait())
+	h, err := c.locks.Acquire(t.Context(), app, lock.Exclusive) // a builder that gives up later
+	if err != nil {
+		t.Fatal(err)
+	}
+	build, runs := s.builder(0)
+	early, late := make(chan error, 1), make(chan error, 1)
+	ask := func(to chan error) {
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+		to <- err
+	}
+	go ask(early)
+	time.Sleep(600 * time.Millisecond)
+	go ask(late)
+	if err := <-early; !errors.Is(err, lock.ErrWaitLimit) {
+		t.Errorf("the first: %v", err)
+	}
+	h.Release()
+	if err := <-late; err != nil || runs.Load() != 1 {
+		t.Errorf("who came later: %v, %d builds", err, runs.Load())
+	}
+}
+
 func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Join(t.TempDir(), "cache")
