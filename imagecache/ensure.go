@@ -199,12 +199,15 @@ func (f *flight) outcome(first bool, start time.Time) (Result, error) {
 		shared.Shared = true
 		return Result{}, &shared
 	}
+	if f.err != nil {
+		return Result{}, f.err
+	}
 	res := f.res
 	res.Waited = time.Since(start)
 	if res.Outcome == Built {
 		res.Outcome, res.Took = Appeared, 0
 	}
-	return res, f.err
+	return res, nil
 }
 
 // holder names who builds what f waits for.
@@ -215,14 +218,22 @@ func (c *Cache) holder(f *flight) *lock.Holder {
 	if h != nil {
 		return h
 	}
-	if d, ok := c.locks.(*lock.Dir); ok {
-		for _, key := range []string{f.ref, runningKey(f.ref)} {
-			if hs, _ := d.Holders(context.Background(), key); len(hs) > 0 {
-				return &hs[0]
-			}
+	d, ok := c.locks.(*lock.Dir)
+	if !ok {
+		return nil
+	}
+	hs, _ := d.Holders(context.Background(), f.ref)
+	if len(hs) == 0 || hs[0].Process == self() {
+		// Who has the image's lock and does not build waits for what a dead
+		// builder has started.
+		if orphans, _ := d.Holders(context.Background(), runningKey(f.ref)); len(orphans) > 0 {
+			hs = orphans
 		}
 	}
-	return nil
+	if len(hs) == 0 {
+		return nil
+	}
+	return &hs[0]
 }
 
 func self() lock.Process { return lock.Process(process.Self()) }

@@ -569,6 +569,34 @@ func TestCloseLeavesCallsThatHaveBegunTheirLocks(t *testing.T) {
 	}
 }
 
+func TestWhoLeavesWhileAnOrphanRunsIsToldOfTheOrphan(t *testing.T) {
+	c := openCache(t, newStore(t))
+	other, err := lock.Open(filepath.Join(c.Dir(), locksDir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	orphan, err := other.Acquire(t.Context(), runningKey(app), lock.Exclusive, lock.Operation("orphan"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer orphan.Release()
+	ctx, cancel := context.WithCancel(t.Context())
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Ensure(ctx, Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
+		got <- err
+	}()
+	eventually(t, "it has the image's lock", func() bool {
+		hs, _ := other.Holders(t.Context(), app)
+		return len(hs) == 1
+	})
+	cancel()
+	if e := as[*WaitError](t, <-got); e.Holder == nil || e.Holder.Operation != "orphan" {
+		t.Errorf("got %v", e)
+	}
+}
+
 func TestWhoJoinsLateHasAWaitLimitOfHisOwn(t *testing.T) {
 	s := newStore(t)
 	c := openCache(t, s, WithWaitLimit(time.Second), AllowShortWait())
