@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/imagelock/imagelock/internal/process"
 	"github.com/imagelock/imagelock/lock"
@@ -62,7 +64,24 @@ func parseHistory(b []byte) history {
 		h.Last != nil && (h.Last.Attempt < 1 || h.Last.Attempt > h.Begun || len(h.Last.Failure) > 2*failureLimit) {
 		return history{}
 	}
+	if e := h.Last; e != nil {
+		b := &e.Builder
+		for _, s := range []*string{&e.Log, &b.Boot, &b.Namespace, &b.Host, &b.Executable} {
+			*s = printable(*s, "")
+		}
+		e.Failure = printable(e.Failure, "\n\t")
+	}
 	return h
+}
+
+// printable takes out of s, which others have written, what could drive a terminal.
+func printable(s, allow string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) || strings.ContainsRune(allow, r) {
+			return r
+		}
+		return '\uFFFD'
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // begin records that an attempt at ref begins, and returns its number. The caller

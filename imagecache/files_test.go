@@ -156,6 +156,21 @@ func TestCommandDoesNotPrintIntoAFileThatReplacedItsLog(t *testing.T) {
 	}
 }
 
+func TestAForgedHistoryCannotDriveATerminal(t *testing.T) {
+	c := openCache(t, newStore(t))
+	h := history{Epoch: "e", Begun: 1, Last: &ended{
+		Attempt: 1, Cause: causeBuild, Failure: "first\n\tsecond\x1b]0;title\a\r\u202e", Log: "/log\x1b[2J\n",
+		Builder: lock.Process{PID: 1, Executable: "/bin/\x1b[31mred"}, EndedAt: time.Now(),
+	}}
+	if err := c.files.write(app, h); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
+	if text := err.Error(); !as[*BuildError](t, err).Remembered || !strings.Contains(text, "first\n\tsecond") || strings.ContainsAny(text, "\x1b\a\r\u202e") || strings.Count(text, "\n") != 1 {
+		t.Errorf("got %q", text)
+	}
+}
+
 func TestStoresThatShareADirectoryDoNotShareFailures(t *testing.T) {
 	a := files{dir: "d", store: "a"}
 	b := files{dir: "d", store: "b"}
