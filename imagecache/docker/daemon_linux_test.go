@@ -50,6 +50,9 @@ func startDaemon(t *testing.T) *daemon {
 		"--pidfile", in("pid"), "--host", d.host, "--storage-driver", "vfs",
 		"--iptables=false", "--ip6tables=false", "--ip-forward=false", "--bridge=none")
 	d.cmd.Stdout, d.cmd.Stderr = log, log
+	// In a network of its own: with --bridge=none it removes any docker0 it finds,
+	// which may be the host's.
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
