@@ -69,8 +69,8 @@ func (a *attempt) run(ctx context.Context) (Result, error) {
 		if p.State == Present {
 			return a.appeared(p), nil
 		}
-		if e, err := a.failed(); e != nil || err != nil {
-			return Result{}, errors.Join(err, asError(e))
+		if err := a.failed(); err != nil {
+			return Result{}, err
 		}
 		// The builder died, or the image was removed at once: our turn, unless
 		// somebody is faster.
@@ -139,30 +139,23 @@ func (a *attempt) locked(ctx context.Context, held lock.Held, logPath string) (r
 		return a.appeared(p), nil
 	}
 	// Or may have failed at it, which we waited for as well.
-	if e, err := a.failed(); e != nil || err != nil {
-		return Result{}, errors.Join(err, asError(e))
+	if err := a.failed(); err != nil {
+		return Result{}, err
 	}
 	return a.make(ctx, held, running, logPath)
 }
 
-// failed returns the failure of an attempt that ended since ours began.
-func (a *attempt) failed() (*BuildError, error) {
+// failed returns the failure of an attempt that ended since ours began, as a
+// [*BuildError], nil if none did.
+func (a *attempt) failed() error {
 	h, err := a.c.files.history(a.f.ref)
 	if err != nil {
-		return nil, a.broken(err)
+		return a.broken(err)
 	}
 	if e := h.failedSince(a.base); e != nil {
-		return e.err(a.f.ref, false), nil
+		return e.err(a.f.ref, false)
 	}
-	return nil, nil
-}
-
-// asError keeps a nil pointer from becoming a non-nil error.
-func asError(e *BuildError) error {
-	if e == nil {
-		return nil
-	}
-	return e
+	return nil
 }
 
 // appeared is the result when somebody else has built the image.

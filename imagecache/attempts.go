@@ -146,6 +146,6 @@ func (h history) remembered(memory time.Duration) *ended {
 func (e *ended) err(ref string, remembered bool) *BuildError {
 	return &BuildError{
 		Reference: ref, Attempt: e.Attempt, LogPath: e.Log, Builder: e.Builder,
-		Shared: true, Remembered: remembered, Err: e.Cause.wrap(errors.New(e.Failure)),
+		Shared: true, Remembered: remembered, Ended: e.EndedAt, Err: e.Cause.wrap(errors.New(e.Failure)),
 	}
 }

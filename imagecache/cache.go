@@ -2,11 +2,15 @@ package imagecache
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -44,8 +48,9 @@ type Cache struct {
 	close func() error
 
 	mu      sync.Mutex
-	flights map[string]*flight // by reference: the attempts of this process
-	active  int                // calls and attempts that have not ended
+	flights map[string]*flight   // by reference: the attempts of this process
+	ending  map[*flight]struct{} // those that nobody waits for, until they have ended
+	active  int                  // calls and attempts that have not ended
 	closed  bool
 }
 
@@ -173,6 +178,7 @@ func Open(ctx context.Context, store Store, opts ...Option) (*Cache, error) {
 		limits:  limits{wait: DefaultWaitLimit, build: DefaultBuildLimit, probe: DefaultProbeLimit, memory: DefaultFailureMemory},
 		close:   func() error { return nil },
 		flights: map[string]*flight{},
+		ending:  map[*flight]struct{}{},
 	}
 	if err := c.open(ctx, opts); err != nil {
 		return nil, &Error{Op: "open", Path: c.dir, Err: err}
@@ -197,8 +203,8 @@ func (c *Cache) open(ctx context.Context, opts []Option) error {
 	if err != nil {
 		return err
 	}
-	private := false
-	if c.dir == "" {
+	byDefault, private := c.dir == "", false
+	if byDefault {
 		if c.dir, private, err = defaultDir(id); err != nil {
 			return err
 		}
@@ -206,7 +212,15 @@ func (c *Cache) open(ctx context.Context, opts []Option) error {
 	if c.dir, err = filepath.Abs(c.dir); err != nil {
 		return err
 	}
-	if c.files, err = openFiles(c.dir, id); err != nil {
+	c.files, err = openFiles(c.dir, id)
+	if errors.Is(err, fs.ErrPermission) && byDefault && !private && c.exposure() == "" {
+		// The administrator's directory is not for this user, and nobody else
+		// is known to reach the store.
+		if c.dir, err = userDir(id); err == nil {
+			c.files, err = openFiles(c.dir, id)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if c.locks == nil {
@@ -217,14 +231,21 @@ func (c *Cache) open(ctx context.Context, opts []Option) error {
 		c.locks, c.close = locks, locks.Close
 	}
 	c.log = c.log.Named("imagecache")
-	if e, ok := c.store.(exposed); ok && private {
-		if why := e.Exposure(); why != "" {
+	if private {
+		if why := c.exposure(); why != "" {
 			c.log.Warn("others can reach this store without taking part in these locks; "+
 				"let an administrator make "+machineDir+" for all users of the host, or give all the same directory",
 				zap.String("store", why), zap.String("dir", c.dir))
 		}
 	}
 	return nil
+}
+
+func (c *Cache) exposure() string {
+	if e, ok := c.store.(exposed); ok {
+		return e.Exposure()
+	}
+	return ""
 }
 
 func (c *Cache) identify(ctx context.Context) (string, error) {
@@ -245,16 +266,34 @@ func (c *Cache) Dir() string { return c.dir }
 
 // Close lets go of what Open took; Ensure then says [lock.ErrClosed]. Calls of
 // Ensure that have begun go on, and it is let go with the last of them.
+//
+// A build that nobody waits for any more (after Ctrl-C, say) is told to stop, and
+// Close waits until it has, 15 seconds at most: so a program that ends after Close
+// leaves no build behind. It is an [*Error] if one has not stopped by then.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	idle := c.active == 0 && !c.closed
 	c.closed = true
+	ending := slices.Collect(maps.Keys(c.ending))
 	c.mu.Unlock()
-	if !idle {
-		return nil
+	if idle {
+		return c.close()
 	}
-	return c.close()
+	limit := time.NewTimer(endingLimit)
+	defer limit.Stop()
+	for _, f := range ending {
+		select {
+		case <-f.done:
+		case <-limit.C:
+			return &Error{Op: "close", Reference: f.ref, Path: c.dir,
+				Err: fmt.Errorf("its build has been told to stop and has not in %v; its lock is held until it does", endingLimit)}
+		}
+	}
+	return nil
 }
+
+// endingLimit is longer than a Command's program has to end by itself.
+const endingLimit = DefaultGrace + 5*time.Second
 
 // enter counts a call; it is false once the cache is closed.
 func (c *Cache) enter() bool {
@@ -285,7 +324,8 @@ const machineDir = "/var/lib/imagelock"
 // /var/lib/imagelock/<identity> if an administrator made /var/lib/imagelock, else
 // imagelock/<identity> in the user's cache directory ([os.UserCacheDir]). It
 // belongs to the store and not to a checkout: two checkouts of one harness build
-// on one engine.
+// on one engine. A user who may not write to the administrator's directory has
+// the second, if no others are known to reach the store.
 func DefaultDir(identity string) (string, error) {
 	dir, _, err := defaultDir(identity)
 	return dir, err
@@ -295,9 +335,18 @@ func defaultDir(id string) (dir string, private bool, err error) {
 	if fi, err := os.Stat(machineDir); err == nil && fi.IsDir() {
 		return filepath.Join(machineDir, id), false, nil
 	}
+	dir, err = userDir(id)
+	return dir, true, err
+}
+
+func userDir(id string) (string, error) {
 	base, err := os.UserCacheDir()
-	if err != nil {
-		return "", false, fmt.Errorf("no place for the locks: %w; set HOME or XDG_CACHE_HOME, or give a directory (WithDir)", err)
+	if err == nil && !filepath.IsAbs(base) {
+		// It would be another one in each working directory.
+		err = fmt.Errorf("the user's cache directory %q is not absolute", base)
 	}
-	return filepath.Join(base, "imagelock", id), true, nil
+	if err != nil {
+		return "", fmt.Errorf("no place for the locks: %w; set HOME or XDG_CACHE_HOME, or give a directory (WithDir)", err)
+	}
+	return filepath.Join(base, "imagelock", id), nil
 }

@@ -73,7 +73,7 @@ func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
 // unknown tells a caller whose context ended from one whose store is silent.
 func (c *Cache) unknown(ctx context.Context, ref string, start time.Time, err error) error {
 	if ctx.Err() != nil {
-		return &WaitError{Reference: ref, Waited: time.Since(start), Err: err}
+		return &WaitError{Reference: ref, Waited: time.Since(start), Holder: c.whoHas(ref), Err: err}
 	}
 	return err
 }
@@ -103,6 +103,7 @@ type flight struct {
 
 	// guarded by Cache.mu
 	callers int
+	unowned bool         // the first caller has left, another is to be told that it built
 	holder  *lock.Holder // while it builds: this process
 }
 
@@ -131,8 +132,15 @@ var errAbandoned = context.Canceled
 func (c *Cache) leave(f *flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.callers--; f.callers == 0 {
-		f.cancel(errAbandoned)
+	f.callers--
+	if f.callers > 0 {
+		return
+	}
+	f.cancel(errAbandoned)
+	select {
+	case <-f.done:
+	default:
+		c.ending[f] = struct{}{}
 	}
 }
 
@@ -146,10 +154,11 @@ func (c *Cache) fly(f *flight, build BuildFunc, start time.Time) {
 		if c.flights[f.ref] == f {
 			delete(c.flights, f.ref)
 		}
+		delete(c.ending, f)
+		close(f.done)
 		c.mu.Unlock()
 		f.cancel(nil)
 		c.exit()
-		close(f.done)
 	}()
 	f.res, f.err = a.run(f.ctx)
 }
@@ -159,9 +168,9 @@ func (c *Cache) fly(f *flight, build BuildFunc, start time.Time) {
 // as it must, but not its callers.
 const overdue = time.Minute
 
-// await waits for the attempt f. Only its first caller is told that it built. The
-// limits of the attempt are the first caller's; later ones have a wait limit of
-// their own.
+// await waits for the attempt f. One caller is told that it built: the first or,
+// if that has left, the next. The limits of the attempt are the first caller's;
+// later ones have a wait limit of their own.
 func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Time, patience time.Duration) (Result, error) {
 	defer c.leave(f)
 	late := lock.ErrWaitLimit
@@ -176,7 +185,7 @@ func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Tim
 	var cause error
 	select {
 	case <-f.done:
-		return f.outcome(first, start)
+		return c.outcome(f, first, start)
 	case <-ctx.Done():
 		cause = whyEnded(ctx)
 	case <-t.C:
@@ -184,13 +193,24 @@ func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Tim
 	}
 	select {
 	case <-f.done: // at the same moment; the result is worth more
-		return f.outcome(first, start)
+		return c.outcome(f, first, start)
 	default:
+	}
+	if first {
+		c.mu.Lock()
+		f.unowned = true
+		c.mu.Unlock()
 	}
 	return Result{}, &WaitError{Reference: f.ref, Waited: time.Since(start), Holder: c.holder(f), Err: cause}
 }
 
-func (f *flight) outcome(first bool, start time.Time) (Result, error) {
+// outcome is what a caller is told of an attempt that has ended.
+func (c *Cache) outcome(f *flight, first bool, start time.Time) (Result, error) {
+	if !first {
+		c.mu.Lock()
+		first, f.unowned = f.unowned, false
+		c.mu.Unlock()
+	}
 	if first {
 		return f.res, f.err
 	}
@@ -218,15 +238,20 @@ func (c *Cache) holder(f *flight) *lock.Holder {
 	if h != nil {
 		return h
 	}
+	return c.whoHas(f.ref)
+}
+
+// whoHas names who has the lock of an image, or keeps its builder waiting.
+func (c *Cache) whoHas(ref string) *lock.Holder {
 	d, ok := c.locks.(*lock.Dir)
 	if !ok {
 		return nil
 	}
-	hs, _ := d.Holders(context.Background(), f.ref)
+	hs, _ := d.Holders(context.Background(), ref)
 	if len(hs) == 0 || hs[0].Process == self() {
 		// Who has the image's lock and does not build waits for what a dead
 		// builder has started.
-		if orphans, _ := d.Holders(context.Background(), runningKey(f.ref)); len(orphans) > 0 {
+		if orphans, _ := d.Holders(context.Background(), runningKey(ref)); len(orphans) > 0 {
 			hs = orphans
 		}
 	}

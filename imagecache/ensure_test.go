@@ -158,6 +158,72 @@ func TestOneCallerLeavingDoesNotStopTheOthersAndTheLastOneDoes(t *testing.T) {
 	nothingLocked(t, c, app)
 }
 
+func TestIfTheFirstCallerLeavesAnotherIsToldThatItBuilt(t *testing.T) {
+	s := newStore(t)
+	c := openCache(t, s)
+	finish := make(chan struct{})
+	build := func(_ context.Context, b *Build) error { <-finish; return s.put(b.Reference) }
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		c.Ensure(ctx, Image{Tag: "app", Build: build})
+	}()
+	eventually(t, "the first waits", func() bool { return callers(c, app) == 1 })
+	outcomes := make(chan Outcome, 3)
+	for range 3 {
+		go func() {
+			res, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
+			if err != nil {
+				t.Error(err)
+			}
+			outcomes <- res.Outcome
+		}()
+	}
+	eventually(t, "all wait", func() bool { return callers(c, app) == 4 })
+	leave()
+	<-gone
+	close(finish)
+	told := map[Outcome]int{}
+	for range 3 {
+		told[<-outcomes]++
+	}
+	if told[Built] != 1 || told[Appeared] != 2 {
+		t.Errorf("told %v", told)
+	}
+}
+
+func TestCloseWaitsForABuildThatNobodyWaitsForAnyMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for takes, ends := range map[time.Duration]bool{3 * time.Second: true, time.Minute: false} {
+			s := newStore(t)
+			c, err := Open(t.Context(), s, WithDir(filepath.Join(t.TempDir(), "cache")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stopped := make(chan struct{})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			_, err = c.Ensure(ctx, Image{Tag: "app", Build: func(ctx context.Context, _ *Build) error {
+				<-ctx.Done()
+				time.Sleep(takes) // to clean up
+				close(stopped)
+				return ctx.Err()
+			}})
+			cancel()
+			if as[*WaitError](t, err); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			begun := time.Now()
+			err = c.Close()
+			took := time.Since(begun)
+			if ends && (err != nil || took != takes) || !ends && (err == nil || took != endingLimit) {
+				t.Errorf("a build that takes %v to stop: %v after %v", takes, err, took)
+			}
+			<-stopped
+		}
+	})
+}
+
 func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
 	s := newStore(t)
 	const memory = 300 * time.Millisecond
@@ -745,7 +811,7 @@ func TestLogSaysThatABuildGoesOnAndWhoWaitsForIt(t *testing.T) {
 		n := func(message string) int { return logs.FilterMessage(message).Len() }
 		// 5, 10, 20 and then 30 seconds apart.
 		if n("building") != 1 || n("built") != 1 || n("still building") < 20 || n("still building") > 25 ||
-			n("waiting for an attempt of this process") != 2 || n("attempt of this process ended, or was given up") != 2 {
+			n("waiting for an attempt of this process") != 2 || n("waited for an attempt of this process") != 2 {
 			t.Errorf("%v", logs.All())
 		}
 		for _, e := range logs.All() {

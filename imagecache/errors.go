@@ -21,7 +21,7 @@ var (
 
 	// ErrNotProduced is the failure of a build that reported success although
 	// the store has no such image afterwards.
-	ErrNotProduced = errors.New("build reported success but the image is not in the store")
+	ErrNotProduced = errors.New("build reported success but the image is not in the store: did it make another tag, or was the image removed at once?")
 
 	// ErrNested is the answer when Ensure is called from within a build: a
 	// build that waits for another while it holds a lock can deadlock. Ensure
@@ -81,10 +81,18 @@ type WaitError struct {
 func (e *WaitError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "imagecache: wait for %q: gave up after %v", e.Reference, e.Waited.Round(time.Millisecond))
-	if e.Holder != nil {
+	switch {
+	case e.Holder == nil:
+	case e.Holder.Process == self():
+		fmt.Fprintf(&b, "; this process is building it, log %s", e.Holder.LogPath)
+	default:
 		fmt.Fprintf(&b, "; held by %s", e.Holder)
 	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	cause := e.Err
+	if le, ok := errors.AsType[*lock.Error](cause); ok {
+		cause = le.Err // the rest of it has been said
+	}
+	fmt.Fprintf(&b, ": %v", cause)
 	return b.String()
 }
 
@@ -106,6 +114,9 @@ type BuildError struct {
 	// Remembered is true for a caller that came after the attempt had ended
 	// and was given its error within the failure memory.
 	Remembered bool
+	// Ended is when the attempt ended, by the clock of the process that made
+	// it; zero if that is the caller.
+	Ended time.Time
 	// Err is the cause. If the attempt was another process's it is only that
 	// process's text.
 	Err error
@@ -116,6 +127,9 @@ func (e *BuildError) Error() string {
 	fmt.Fprintf(&b, "imagecache: build %q: attempt %d", e.Reference, e.Attempt)
 	if e.Shared {
 		fmt.Fprintf(&b, " by %s", e.Builder)
+	}
+	if e.Remembered {
+		fmt.Fprintf(&b, ", which failed %v ago and is not repeated yet", max(0, time.Since(e.Ended)).Round(100*time.Millisecond))
 	}
 	fmt.Fprintf(&b, ": %v", e.Err)
 	if e.LogPath != "" {

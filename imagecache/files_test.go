@@ -211,6 +211,12 @@ func TestDefaultDirectoryBelongsToTheStoreAndNeedsAHome(t *testing.T) {
 		t.Error(c.Dir())
 	}
 	t.Setenv("XDG_CACHE_HOME", "")
+	t.Setenv("LocalAppData", "relative")
+	t.Setenv("HOME", "relative")
+	_, err = Open(t.Context(), newStore(t))
+	if as[*Error](t, err); !strings.Contains(err.Error(), "not absolute") {
+		t.Error(err)
+	}
 	t.Setenv("LocalAppData", "")
 	t.Setenv("HOME", "")
 	_, err = Open(t.Context(), newStore(t))

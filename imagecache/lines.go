@@ -62,6 +62,6 @@ func (c *Cache) shared(f *flight, start time.Time) (end func()) {
 	log := c.log.With(zap.String("tag", f.ref))
 	log.Info("waiting for an attempt of this process")
 	return func() {
-		log.Info("attempt of this process ended, or was given up", zap.Duration("waited", time.Since(start)))
+		log.Info("waited for an attempt of this process", zap.Duration("waited", time.Since(start)))
 	}
 }
