@@ -55,8 +55,10 @@ type Command struct {
 	// By default it is [DefaultGrace].
 	Grace time.Duration
 	// Progress takes a copy of the output as it comes. By default the output
-	// goes to the build log alone. A writer that blocks holds up the build;
-	// writes that fail are dropped.
+	// goes to the build log alone. A writer that blocks holds up the build's
+	// end for two seconds at most, and misses what follows (with a b.Log that
+	// is not the cache's own it holds up the program too); writes that fail
+	// are dropped.
 	Progress io.Writer
 }
 
@@ -71,7 +73,8 @@ type Command struct {
 // for and not stopped.
 //
 // When ctx ends the whole process group gets SIGTERM, and SIGKILL after Grace.
-// Build returns when all of the group are dead. A process that left the group
+// Build returns when all of the group are dead, or 5 seconds after SIGKILL if one
+// can't be killed (a dead disk, another user's). A process that left the group
 // (setsid, a daemon) can't be reached, nor can what a daemon does on the
 // program's behalf. On Windows the program is killed at once, and alone.
 //

@@ -16,8 +16,8 @@ const (
 	// Appeared: somebody else, in this process or another, built it while the
 	// caller waited.
 	Appeared
-	// Built: this very call built it. Exactly one caller of an attempt is
-	// told so.
+	// Built: this very call built it. At most one caller of an attempt is told
+	// so: the first, unless it has left.
 	Built
 )
 

@@ -42,7 +42,7 @@ var (
 // Error is what acquiring a lock, releasing it, and opening a lock directory
 // return. It names what was wanted and, where that is known, who has it.
 type Error struct {
-	// Op is "open", "acquire", "try" or "release".
+	// Op is "open", "acquire", "try", "release" or "holders".
 	Op string
 	// Key is the key that was wanted; empty for "open".
 	Key string
