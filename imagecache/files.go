@@ -1,8 +1,6 @@
 package imagecache
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +31,8 @@ const (
 )
 
 // openFiles makes the directories. Below a directory that is shared by a group
-// or by all (setgid, sticky) they are shared likewise.
+// (setgid and group-writable) they are shared likewise. A directory that all may
+// write, such as /tmp, hands nothing on: what is made there is its maker's.
 func openFiles(dir, store string) (*files, error) {
 	if err := makeShared(dir); err != nil {
 		return nil, err
@@ -101,11 +100,14 @@ func read(path string, limit int64) ([]byte, error) {
 
 // replace gives path a new content in one step: whoever reads it, and whoever
 // finds it after a crash, has the old or the new. It is not synced: what is kept
-// here need not survive the loss of power.
+// here need not survive the loss of power. Only the holder of an image's lock
+// writes, so the temporary file has one name, and what a crash leaves of it is
+// gone with the next write.
 func replace(path string, content []byte, mode fs.FileMode) error {
-	var id [6]byte
-	_, _ = rand.Read(id[:]) // never fails
-	tmp := path + "." + hex.EncodeToString(id[:]) + ".tmp"
+	tmp := path + ".tmp"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err

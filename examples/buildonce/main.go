@@ -4,10 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
 	"path/filepath"
+	"testing/fstest"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,42 +20,39 @@ import (
 )
 
 func main() {
-	if err := buildOnce(context.Background(), append(os.Args, "imagelock-buildonce:v1")[1]); err != nil {
-		log.Fatal(err)
-	}
+	ctx, tag := context.Background(), append(os.Args, "imagelock-buildonce:v1")[1]
+	store, build, err := open(ctx)
+	check(err)
+	logger := zap.Must(zap.NewDevelopment(zap.AddStacktrace(zap.ErrorLevel), zap.WithCaller(false)))
+	images, err := imagecache.Open(ctx, store, imagecache.WithLogger(logger))
+	check(err)
+	res, err := images.Ensure(ctx, imagecache.Image{Tag: tag, Build: build})
+	check(err)
+	fmt.Printf("%s %s: waited %v, built by %v\n", res.Outcome, res.ID, res.Waited.Round(time.Millisecond), res.Builder)
 }
 
-func buildOnce(ctx context.Context, tag string) error {
-	dir, err := os.MkdirTemp("", "buildonce-*")
-	defer os.RemoveAll(dir)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644)
+// open finds the Docker Engine or, where there is none, a directory of images.
+func open(ctx context.Context) (imagecache.Store, imagecache.BuildFunc, error) {
+	if s, err := docker.Open(ctx); !errors.Is(err, docker.ErrUnreachable) {
+		return s, func(ctx context.Context, b *imagecache.Build) error {
+			dir, err := os.MkdirTemp("", "buildonce-*")
+			check(err)
+			defer os.RemoveAll(dir)
+			check(os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM scratch\nCOPY . /\n"), 0o644))
+			time.Sleep(2 * time.Second) // as real builds do
+			return s.BuildContext(docker.ContextBuild{Dir: dir})(ctx, b)
+		}, err
 	}
+	cache, _ := os.UserCacheDir() // Open says what is wrong without one
+	s, err := oci.Open(filepath.Join(cache, "imagelock-buildonce"))
+	return s, func(ctx context.Context, b *imagecache.Build) error {
+		time.Sleep(2 * time.Second)
+		return s.BuildLayer(oci.LayerBuild{FS: fstest.MapFS{"hello": {Data: []byte("hello\n")}}})(ctx, b)
+	}, err
+}
+
+func check(err error) {
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	store, build := imagecache.Store(nil), imagecache.BuildFunc(nil) // a Docker Engine's, or else a directory's
-	if s, err := docker.Open(ctx); err == nil {
-		store, build = s, s.BuildContext(docker.ContextBuild{Dir: dir})
-	} else if cache, err := os.UserCacheDir(); err != nil {
-		return err
-	} else if s, err := oci.Open(filepath.Join(cache, "imagelock-buildonce")); err != nil {
-		return err
-	} else {
-		store, build = s, s.BuildLayer(oci.LayerBuild{Dir: dir})
-	}
-	logger := imagecache.WithLogger(zap.Must(zap.NewDevelopment(zap.AddStacktrace(zap.ErrorLevel), zap.WithCaller(false))))
-	images, err := imagecache.Open(ctx, store, logger)
-	if err != nil {
-		return err
-	}
-	defer images.Close()
-	res, err := images.Ensure(ctx, imagecache.Image{Tag: tag, Build: func(ctx context.Context, b *imagecache.Build) error {
-		time.Sleep(2 * time.Second) // as real builds do
-		return build(ctx, b)
-	}})
-	if err == nil {
-		fmt.Printf("%s %s: waited %v, built by %v\n", res.Outcome, res.ID, res.Waited.Round(time.Millisecond), res.Builder)
-	}
-	return err
 }
