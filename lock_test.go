@@ -20,6 +20,7 @@ import (
 
 	"github.com/imagelock/imagelock/imagecache"
 	"github.com/imagelock/imagelock/imagecache/oci"
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 	"github.com/imagelock/imagelock/lock"
 )
@@ -306,7 +307,7 @@ func settled(t *testing.T, s scene, all []*reexec.Child) (builder *reexec.Child)
 		}
 	}
 	// The builder looks once more, with the lock in hand, before it begins.
-	eventually(t, "one of them builds", func() bool { return len(s.evidence("begin")) > 0 })
+	expect.Eventually(t, "one of them builds", func() bool { return len(s.evidence("begin")) > 0 })
 	for _, c := range all {
 		if s.evidence("begin")[0] == fmt.Sprintf("begin %d", c.Process.Pid) {
 			// That look is one of those that were counted.
@@ -369,7 +370,7 @@ func TestKilledBuilderIsSucceededByExactlyOneWaiter(t *testing.T) {
 	builder := settled(t, s, all)
 	builder.Kill()
 	all = slices.DeleteFunc(all, func(c *reexec.Child) bool { return c == builder })
-	eventually(t, "another builds", func() bool { return len(s.evidence("begin")) == 2 })
+	expect.Eventually(t, "another builds", func() bool { return len(s.evidence("begin")) == 2 })
 	s.allowEnd(t)
 	got := answers(t, all)
 	if b, e := len(s.evidence("begin")), len(s.evidence("end")); b != 2 || e != 1 {
@@ -402,7 +403,7 @@ func TestBuildThatOutlivesItsKilledBuilderIsWaitedForAndNotDoubled(t *testing.T)
 	}
 	s.allowEnd(t)
 	got := answers(t, all)
-	eventually(t, "the orphan has ended", func() bool { return len(s.evidence("end")) > 0 })
+	expect.Eventually(t, "the orphan has ended", func() bool { return len(s.evidence("end")) > 0 })
 	if b, e := len(s.evidence("begin")), len(s.evidence("end")); b != 1 || e != 1 {
 		t.Errorf("%d builds began and %d ended, want 1 and 1", b, e)
 	}
@@ -435,7 +436,7 @@ func TestOrphanedBuildThatDiesIsSucceeded(t *testing.T) {
 // programPID waits for the program a command builder has started.
 func programPID(t *testing.T, s scene) (pid int) {
 	t.Helper()
-	eventually(t, "the program runs", func() bool {
+	expect.Eventually(t, "the program runs", func() bool {
 		b, _ := os.ReadFile(s.path("program"))
 		_, err := fmt.Sscan(string(b), &pid)
 		return err == nil
@@ -599,14 +600,5 @@ func TestFlockProgramTakesPartByThePublicProtocol(t *testing.T) {
 	answers(t, all)
 	if err := exec.Command(program, "--nonblock", file, "true").Run(); err != nil {
 		t.Errorf("flock(1) after the build: %v", err)
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 30 s: %s", what)
-		}
 	}
 }

@@ -6,10 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
-	"strings"
 	"time"
-	"unicode"
 
+	"github.com/imagelock/imagelock/internal/printable"
 	"github.com/imagelock/imagelock/internal/process"
 	"github.com/imagelock/imagelock/lock"
 )
@@ -67,21 +66,11 @@ func parseHistory(b []byte) history {
 	if e := h.Last; e != nil {
 		b := &e.Builder
 		for _, s := range []*string{&e.Log, &b.Boot, &b.Namespace, &b.Host, &b.Executable} {
-			*s = printable(*s, "")
+			*s = printable.Clean(*s, "")
 		}
-		e.Failure = printable(e.Failure, "\n\t")
+		e.Failure = printable.Clean(e.Failure, "\n\t")
 	}
 	return h
-}
-
-// printable takes out of s, which others have written, what could drive a terminal.
-func printable(s, allow string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) || strings.ContainsRune(allow, r) {
-			return r
-		}
-		return '\uFFFD'
-	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // begin records that an attempt at ref begins, and returns its number. The caller

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/internal/expect"
 )
 
 // patience is how long a test waits for what must happen: much longer than it
@@ -76,7 +77,7 @@ func startCommand(t *testing.T, c imagecache.Command) *commandRun {
 // pids waits until the command has printed n lines, each a pid, and "ready".
 func (r *commandRun) pids(n int) []int {
 	r.t.Helper()
-	eventually(r.t, "the command is ready", func() bool { return strings.HasSuffix(r.log.String(), "ready\n") })
+	expect.Eventually(r.t, "the command is ready", func() bool { return strings.HasSuffix(r.log.String(), "ready\n") })
 	var pids []int
 	for line := range strings.Lines(r.log.String()) {
 		if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil {
@@ -102,16 +103,6 @@ func (r *commandRun) wait() error {
 		r.t.Fatal("Build does not return")
 	}
 	return r.err
-}
-
-func eventually(t *testing.T, what string, f func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !f(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not so after %v", what, patience)
-		}
-	}
-	t.Log(what)
 }
 
 // lives tells whether a process runs; a zombie does not.
@@ -385,7 +376,7 @@ func TestCommandThatOutlivesItsKilledParentKeepsTheLock(t *testing.T) {
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 
 	var orphan int
-	eventually(t, "the build runs", func() bool {
+	expect.Eventually(t, "the build runs", func() bool {
 		text, _ := os.ReadFile(filepath.Join(dir, "pid"))
 		orphan, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return orphan > 0 && bytes.HasSuffix(text, []byte("\n"))
@@ -412,7 +403,7 @@ func TestCommandThatOutlivesItsKilledParentKeepsTheLock(t *testing.T) {
 	if err := syscall.Kill(orphan, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the lock is free once the build has ended", func() bool { return try() == nil })
+	expect.Eventually(t, "the lock is free once the build has ended", func() bool { return try() == nil })
 }
 
 const commandChildEnv = "IMAGELOCK_TEST_COMMAND_CHILD"

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/lock"
 )
 
@@ -133,11 +134,11 @@ func TestOneCallerLeavingDoesNotStopTheOthersAndTheLastOneDoes(t *testing.T) {
 	a := ensure(first)
 	<-begun
 	b := ensure(second)
-	eventually(t, "both wait", func() bool { return callers(c, app) == 2 })
+	expect.Eventually(t, "both wait", func() bool { return callers(c, app) == 2 })
 	why := errors.New("enough")
 	leaveFirst(why)
 	err := <-a
-	if e := as[*WaitError](t, err); !errors.Is(err, why) || e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.LogPath == "" {
+	if e := expect.As[*WaitError](t, err); !errors.Is(err, why) || e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.LogPath == "" {
 		t.Errorf("%v, holder %+v", err, e.Holder)
 	}
 	select {
@@ -169,7 +170,7 @@ func TestIfTheFirstCallerLeavesAnotherIsToldThatItBuilt(t *testing.T) {
 		defer close(gone)
 		c.Ensure(ctx, Image{Tag: "app", Build: build})
 	}()
-	eventually(t, "the first waits", func() bool { return callers(c, app) == 1 })
+	expect.Eventually(t, "the first waits", func() bool { return callers(c, app) == 1 })
 	outcomes := make(chan Outcome, 3)
 	for range 3 {
 		go func() {
@@ -180,7 +181,7 @@ func TestIfTheFirstCallerLeavesAnotherIsToldThatItBuilt(t *testing.T) {
 			outcomes <- res.Outcome
 		}()
 	}
-	eventually(t, "all wait", func() bool { return callers(c, app) == 4 })
+	expect.Eventually(t, "all wait", func() bool { return callers(c, app) == 4 })
 	leave()
 	<-gone
 	close(finish)
@@ -210,7 +211,7 @@ func TestCloseWaitsForABuildThatNobodyWaitsForAnyMore(t *testing.T) {
 				return ctx.Err()
 			}})
 			cancel()
-			if as[*WaitError](t, err); !errors.Is(err, context.DeadlineExceeded) {
+			if expect.As[*WaitError](t, err); !errors.Is(err, context.DeadlineExceeded) {
 				t.Error(err)
 			}
 			begun := time.Now()
@@ -244,12 +245,12 @@ func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
 			errs <- err
 		}()
 	}
-	eventually(t, "all wait", func() bool { return callers(c, app) == n })
+	expect.Eventually(t, "all wait", func() bool { return callers(c, app) == n })
 	close(finish)
 	shared := 0
 	for range n {
 		err := <-errs
-		e := as[*BuildError](t, err)
+		e := expect.As[*BuildError](t, err)
 		if !errors.Is(err, cause) || e.Attempt != 1 || e.LogPath == "" || e.Builder.PID != os.Getpid() || e.Remembered || !strings.Contains(err.Error(), e.LogPath) {
 			t.Errorf("%+v", e)
 		}
@@ -263,7 +264,7 @@ func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
 	nothingLocked(t, c, app)
 	// A newcomer, as from another process: the text is all that is left.
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
-	if e := as[*BuildError](t, err); !e.Remembered || !e.Shared || !strings.Contains(err.Error(), cause.Error()) {
+	if e := expect.As[*BuildError](t, err); !e.Remembered || !e.Shared || !strings.Contains(err.Error(), cause.Error()) {
 		t.Errorf("%+v", e)
 	}
 	if runs != 1 {
@@ -271,7 +272,7 @@ func TestFailureIsGivenToAllWhoWaitedAndRememberedForAWhile(t *testing.T) {
 	}
 	time.Sleep(memory)
 	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: build})
-	if e := as[*BuildError](t, err); e.Attempt != 2 || e.Remembered || runs != 2 {
+	if e := expect.As[*BuildError](t, err); e.Attempt != 2 || e.Remembered || runs != 2 {
 		t.Errorf("%+v, %d runs", e, runs)
 	}
 }
@@ -293,7 +294,7 @@ func TestFailureThatEndedJustBeforeTheLockWasFreeIsNotRepeated(t *testing.T) {
 	}
 	build, runs := s.builder(0)
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
-	if e := as[*BuildError](t, err); !e.Shared || e.Remembered || e.Attempt != 1 || runs.Load() != 0 {
+	if e := expect.As[*BuildError](t, err); !e.Shared || e.Remembered || e.Attempt != 1 || runs.Load() != 0 {
 		t.Errorf("%+v, %d builds", e, runs.Load())
 	}
 }
@@ -365,13 +366,13 @@ func (*timeoutError) Temporary() bool { return true }
 func TestBuildThatLeavesNoImageHasFailed(t *testing.T) {
 	c := openCache(t, newStore(t))
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
-	as[*BuildError](t, err)
+	expect.As[*BuildError](t, err)
 	if !errors.Is(err, ErrNotProduced) {
 		t.Error(err)
 	}
 	// Those who are told by the record can still tell why.
 	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
-	if e := as[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrNotProduced) {
+	if e := expect.As[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrNotProduced) {
 		t.Error(err)
 	}
 	nothingLocked(t, c, app)
@@ -403,7 +404,7 @@ func TestUnknownIsNeverTakenForAbsent(t *testing.T) {
 			t.Errorf("%s: built", name)
 			return nil
 		}})
-		e := as[*ProbeError](t, err)
+		e := expect.As[*ProbeError](t, err)
 		if !errors.Is(err, ErrUnknown) || e.Reference != app || e.Tries < 1 {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -443,7 +444,7 @@ func TestStoreThatGoesAwayInMidBuildYieldsNoOutcome(t *testing.T) {
 	s.fault = func(context.Context) (Presence, error, bool) { return Presence{}, io.ErrUnexpectedEOF, gone }
 	c := openCache(t, s)
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(_ context.Context, b *Build) error { gone = true; return nil }})
-	if as[*BuildError](t, err); !errors.Is(err, ErrUnknown) {
+	if expect.As[*BuildError](t, err); !errors.Is(err, ErrUnknown) {
 		t.Error(err)
 	}
 	gone = false
@@ -459,7 +460,7 @@ func TestBadTagsAreRefusedBeforeAnythingHappens(t *testing.T) {
 	id := strings.Repeat("0123456789abcdef", 4)
 	for _, tag := range []string{"", " ", "App", "app:", ":v1", "app:v 1", "app:../x", "a//b", id, "sha256:" + id, "app@sha256:" + id, "app:v1@sha256:" + id, "http://x/app", "app\x00", strings.Repeat("a", 5000), "ap\u00fc"} {
 		_, err := c.Ensure(t.Context(), Image{Tag: tag, Build: func(context.Context, *Build) error { t.Errorf("%q: built", tag); return nil }})
-		if e := as[*ReferenceError](t, err); !errors.Is(err, ErrBadReference) || e.Reason == "" || len(err.Error()) > 800 {
+		if e := expect.As[*ReferenceError](t, err); !errors.Is(err, ErrBadReference) || e.Reason == "" || len(err.Error()) > 800 {
 			t.Errorf("%q: %v", tag, err)
 		}
 	}
@@ -508,7 +509,7 @@ func TestEnsureWithinABuildIsRefused(t *testing.T) {
 func TestAbsentImageWithoutABuildFunctionIsAnError(t *testing.T) {
 	c := openCache(t, newStore(t))
 	_, err := c.Ensure(t.Context(), Image{Tag: "app"})
-	if as[*Error](t, err); !errors.Is(err, ErrNoBuild) {
+	if expect.As[*Error](t, err); !errors.Is(err, ErrNoBuild) {
 		t.Error(err)
 	}
 }
@@ -519,11 +520,11 @@ func TestBuildThatExceedsItsLimitIsStoppedAndHasFailed(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}})
-	if as[*BuildError](t, err); !errors.Is(err, ErrBuildLimit) {
+	if expect.As[*BuildError](t, err); !errors.Is(err, ErrBuildLimit) {
 		t.Error(err)
 	}
 	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { t.Error("built again"); return nil }})
-	if e := as[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrBuildLimit) {
+	if e := expect.As[*BuildError](t, err); !e.Remembered || !errors.Is(err, ErrBuildLimit) {
 		t.Error(err)
 	}
 	nothingLocked(t, c, app)
@@ -553,7 +554,7 @@ func TestWaitLimitBelowTheBuildLimitMustBeAskedFor(t *testing.T) {
 		{WithDir("")}, {WithLocker(nil)},
 	} {
 		_, err := Open(t.Context(), s, append([]Option{WithDir(dir)}, opts...)...)
-		if as[*Error](t, err); !errors.Is(err, ErrBadOption) {
+		if expect.As[*Error](t, err); !errors.Is(err, ErrBadOption) {
 			t.Error(err)
 		}
 	}
@@ -587,12 +588,12 @@ func TestACancelledCallerFindsItsContextsErrorAndCause(t *testing.T) {
 		<-bctx.Done()
 		return bctx.Err()
 	}})
-	if as[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
+	if expect.As[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
 		t.Errorf("in a build: %v", err)
 	}
 	s.fault = func(ctx context.Context) (Presence, error, bool) { <-ctx.Done(); return Presence{}, ctx.Err(), true }
 	_, err = openCache(t, s).Ensure(ctx, Image{Tag: "app"})
-	if as[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
+	if expect.As[*WaitError](t, err); !errors.Is(err, context.Canceled) || !errors.Is(err, left) {
 		t.Errorf("in a probe: %v", err)
 	}
 }
@@ -619,7 +620,7 @@ func TestCloseLeavesCallsThatHaveBegunTheirLocks(t *testing.T) {
 		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: build})
 		got <- err
 	}()
-	eventually(t, "it waits", func() bool { return callers(c, app) == 1 })
+	expect.Eventually(t, "it waits", func() bool { return callers(c, app) == 1 })
 	if err := c.Close(); err != nil || records() != 2 {
 		t.Errorf("%v, %d records", err, records())
 	}
@@ -653,12 +654,12 @@ func TestWhoLeavesWhileAnOrphanRunsIsToldOfTheOrphan(t *testing.T) {
 		_, err := c.Ensure(ctx, Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
 		got <- err
 	}()
-	eventually(t, "it has the image's lock", func() bool {
+	expect.Eventually(t, "it has the image's lock", func() bool {
 		hs, _ := other.Holders(t.Context(), app)
 		return len(hs) == 1
 	})
 	cancel()
-	if e := as[*WaitError](t, <-got); e.Holder == nil || e.Holder.Operation != "orphan" {
+	if e := expect.As[*WaitError](t, <-got); e.Holder == nil || e.Holder.Operation != "orphan" {
 		t.Errorf("got %v", e)
 	}
 }
@@ -701,7 +702,7 @@ func TestWaiterWhoseLimitPassesIsToldWhoHolds(t *testing.T) {
 	bd := <-begun
 	never := func(context.Context, *Build) error { t.Error("built"); return nil }
 	_, err := b.Ensure(t.Context(), Image{Tag: "app", Build: never})
-	e := as[*WaitError](t, err)
+	e := expect.As[*WaitError](t, err)
 	if !errors.Is(err, lock.ErrWaitLimit) || e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.LogPath != bd.LogPath || e.Waited < 50*time.Millisecond {
 		t.Errorf("%v, holder %+v", err, e.Holder)
 	}
@@ -755,7 +756,7 @@ func TestCommandPrintsIntoTheLogAndItsLastLinesAreInTheError(t *testing.T) {
 		fmt.Fprintln(b.Log, "after the command")
 		return err
 	}})
-	be, ce := as[*BuildError](t, err), as[*CommandError](t, err)
+	be, ce := expect.As[*BuildError](t, err), expect.As[*CommandError](t, err)
 	if ce.ExitCode != 3 || len(ce.Lines) != 20 || ce.Lines[0] != "12" || ce.Lines[19] != "to stderr" {
 		t.Errorf("exit code %d, lines %q", ce.ExitCode, ce.Lines)
 	}
@@ -777,7 +778,7 @@ func TestCommandThatPrintsFasterThanItIsFollowedKeepsItsLastLines(t *testing.T) 
 	defer blocked.Close()
 	cmd := Command{Args: []string{"sh", "-c", "seq 100000; echo the reason; exit 1"}, Progress: w}
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: cmd.Build})
-	if ce := as[*CommandError](t, err); len(ce.Lines) != tailLines || ce.Lines[tailLines-2] != "100000" || ce.Lines[tailLines-1] != "the reason" {
+	if ce := expect.As[*CommandError](t, err); len(ce.Lines) != tailLines || ce.Lines[tailLines-2] != "100000" || ce.Lines[tailLines-1] != "the reason" {
 		t.Errorf("lines %q", ce.Lines)
 	}
 }
@@ -860,7 +861,7 @@ func TestBuildWhoseLockIsLostIsStoppedAndYieldsNothing(t *testing.T) {
 			}
 			return s.put(b.Reference)
 		}})
-		if as[*BuildError](t, err); !errors.Is(err, lock.ErrLost) {
+		if expect.As[*BuildError](t, err); !errors.Is(err, lock.ErrLost) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if h, _ := c.files.history(app); h.Last != nil {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/imagelock/imagelock/internal/expect"
 )
 
 func TestReadOnlyFilesystemIsAClearError(t *testing.T) {
@@ -20,7 +22,7 @@ func TestReadOnlyFilesystemIsAClearError(t *testing.T) {
 	defer syscall.Unmount(dir, syscall.MNT_DETACH)
 	for _, d := range []string{dir, filepath.Join(dir, "new")} {
 		_, err := Open(t.Context(), newStore(t), WithDir(d))
-		if as[*Error](t, err); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "choose") {
+		if expect.As[*Error](t, err); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "choose") {
 			t.Errorf("%v", err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/lock"
 )
 
@@ -98,7 +99,7 @@ func TestOverlongFailureIsKeptInPart(t *testing.T) {
 		t.Fatal("built")
 	}
 	_, err = c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
-	if e := as[*BuildError](t, err); !e.Remembered || !strings.Contains(err.Error(), " the end") || len(err.Error()) > 2*failureLimit {
+	if e := expect.As[*BuildError](t, err); !e.Remembered || !strings.Contains(err.Error(), " the end") || len(err.Error()) > 2*failureLimit {
 		t.Errorf("%d bytes, remembered %v", len(err.Error()), e.Remembered)
 	}
 }
@@ -108,7 +109,7 @@ func TestOnlyTheLastLogsOfAnImageAreKept(t *testing.T) {
 	var logs []string
 	for i := range 6 {
 		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return fmt.Errorf("no %d", i) }})
-		logs = append(logs, as[*BuildError](t, err).LogPath)
+		logs = append(logs, expect.As[*BuildError](t, err).LogPath)
 		time.Sleep(2 * time.Millisecond) // the logs' names tell milliseconds
 	}
 	for i, p := range logs {
@@ -150,7 +151,7 @@ func TestCommandDoesNotPrintIntoAFileThatReplacedItsLog(t *testing.T) {
 		}
 		return Command{Args: []string{os.Args[0], "-test.list=.*"}}.Build(ctx, b)
 	}})
-	as[*CommandError](t, err)
+	expect.As[*CommandError](t, err)
 	if text, _ := os.ReadFile(theirs); len(text) > 0 {
 		t.Errorf("printed %q", text)
 	}
@@ -166,7 +167,7 @@ func TestAForgedHistoryCannotDriveATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return nil }})
-	if text := err.Error(); !as[*BuildError](t, err).Remembered || !strings.Contains(text, "first\n\tsecond") || strings.ContainsAny(text, "\x1b\a\r\u202e") || strings.Count(text, "\n") != 1 {
+	if text := err.Error(); !expect.As[*BuildError](t, err).Remembered || !strings.Contains(text, "first\n\tsecond") || strings.ContainsAny(text, "\x1b\a\r\u202e") || strings.Count(text, "\n") != 1 {
 		t.Errorf("got %q", text)
 	}
 }
@@ -188,7 +189,7 @@ func TestCacheDirectoryInTheWayIsAClearError(t *testing.T) {
 	os.WriteFile(filepath.Join(half, locksDir), nil, 0o600)
 	for _, d := range []string{file, filepath.Join(file, "below"), half} {
 		_, err := Open(t.Context(), newStore(t), WithDir(d))
-		if e := as[*Error](t, err); e.Path != d || !strings.Contains(err.Error(), "director") {
+		if e := expect.As[*Error](t, err); e.Path != d || !strings.Contains(err.Error(), "director") {
 			t.Errorf("%v", err)
 		}
 	}
@@ -214,13 +215,13 @@ func TestDefaultDirectoryBelongsToTheStoreAndNeedsAHome(t *testing.T) {
 	t.Setenv("LocalAppData", "relative")
 	t.Setenv("HOME", "relative")
 	_, err = Open(t.Context(), newStore(t))
-	if as[*Error](t, err); !strings.Contains(err.Error(), "not absolute") {
+	if expect.As[*Error](t, err); !strings.Contains(err.Error(), "not absolute") {
 		t.Error(err)
 	}
 	t.Setenv("LocalAppData", "")
 	t.Setenv("HOME", "")
 	_, err = Open(t.Context(), newStore(t))
-	if as[*Error](t, err); !strings.Contains(err.Error(), "HOME") {
+	if expect.As[*Error](t, err); !strings.Contains(err.Error(), "HOME") {
 		t.Error(err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
@@ -42,7 +43,7 @@ func TestCacheDirectoryOfAGroupServesAllItsUsers(t *testing.T) {
 	dir := filepath.Join(shared, "store")
 	c := openCache(t, &dirStore{dir: images}, WithDir(dir))
 	_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error { return errors.New("root cannot") }})
-	as[*BuildError](t, err)
+	expect.As[*BuildError](t, err)
 	if got := reexec.AsNobody(t, "ensure", dir, images); !strings.Contains(got, "root cannot") {
 		t.Errorf("a failure was not shared: %s", got)
 	}

@@ -102,24 +102,6 @@ func callers(c *Cache, ref string) int {
 	return 0
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
-
-func as[T error](t testing.TB, err error) T {
-	t.Helper()
-	var target T
-	if !errors.As(err, &target) {
-		t.Fatalf("error %v (%T) is no %T", err, err, target)
-	}
-	return target
-}
-
 // nothingLocked fails the test if a key of ref is still locked.
 func nothingLocked(t testing.TB, c *Cache, ref string) {
 	t.Helper()

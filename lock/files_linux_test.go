@@ -13,6 +13,7 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
@@ -39,7 +40,7 @@ func TestEventsOfReleaseAndDeathWakeWithoutTheNet(t *testing.T) {
 					}
 					got <- err
 				}()
-				eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+				expect.Eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
 				time.Sleep(10 * time.Millisecond) // its first burst of tries is over
 				let(child)
 				if err := <-got; err != nil {
@@ -59,7 +60,7 @@ func TestHolderThatHadToWaitWakesTheNextOne(t *testing.T) {
 	first.Expect("held")
 	d := openDir(t, dir)
 	second := reexec.Start(t, "hold", dir, "k", "exclusive")
-	eventually(t, "the second waits", func() bool { return len(othersEntries(t, d)) == 2 })
+	expect.Eventually(t, "the second waits", func() bool { return len(othersEntries(t, d)) == 2 })
 	first.Tell("go")
 	second.Expect("held")
 	d.net = func(time.Duration) *backoff.ExponentialBackOff {
@@ -70,7 +71,7 @@ func TestHolderThatHadToWaitWakesTheNextOne(t *testing.T) {
 		_, err := d.Acquire(context.Background(), "k", Exclusive, WaitLimit(20*time.Second))
 		got <- err
 	}()
-	eventually(t, "the third waits", func() bool { return waiters(d, "k") == 1 })
+	expect.Eventually(t, "the third waits", func() bool { return waiters(d, "k") == 1 })
 	time.Sleep(50 * time.Millisecond) // its first burst of tries is over
 	second.Kill()
 	if err := <-got; err != nil {

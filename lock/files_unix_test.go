@@ -17,6 +17,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 	"github.com/imagelock/imagelock/internal/wake"
 )
@@ -46,7 +47,7 @@ func TestLockOnAnUnlinkedFileIsNoLock(t *testing.T) {
 		}
 		got <- h
 	}()
-	eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+	expect.Eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
 	// It replaces the file, as a careless clean-up does, by one that another has
 	// locked. In one step, or the waiter might rightly lock what is there between.
 	fresh := flock.New(p + ".new")
@@ -134,7 +135,7 @@ func TestFIFOThatAppearsWhileWaitingDoesNotHangTheWaiter(t *testing.T) {
 		_, err := d.Acquire(context.Background(), "k", Exclusive, WaitLimit(30*time.Second))
 		got <- err
 	}()
-	eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+	expect.Eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
 	if err := syscall.Mkfifo(path(d, "k")+".new", 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestForeignFlockProgramExcludesAndIsNamed(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	_, err = d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
-	e := as[*Error](t, err)
+	e := expect.As[*Error](t, err)
 	if !errors.Is(err, ErrWaitLimit) {
 		t.Fatalf("got %v", err)
 	}
@@ -245,7 +246,7 @@ func TestInheritedLockOutlivesItsKilledHolder(t *testing.T) {
 	child, sleeper := startInherit(t, dir)
 	child.Kill()
 	_, err := d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
-	e := as[*Error](t, err)
+	e := expect.As[*Error](t, err)
 	if !errors.Is(err, ErrWaitLimit) {
 		t.Fatalf("the orphan's lock was taken: %v", err)
 	}
@@ -364,7 +365,7 @@ func TestRemovedDirectoryIsAClearError(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := d.Acquire(t.Context(), "k", Exclusive)
-	if as[*Error](t, err); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "removed") {
+	if expect.As[*Error](t, err); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "removed") {
 		t.Errorf("got %v", err)
 	}
 	release(t, h)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/imagelock/imagelock/internal/keys"
+	"github.com/imagelock/imagelock/internal/printable"
 	"github.com/imagelock/imagelock/internal/process"
 )
 
@@ -75,7 +76,7 @@ func foreignHolders(ctx context.Context, path string) []Holder {
 	defer cancel()
 	var found []Holder
 	for _, p := range process.FlockOwners(ctx, path) {
-		p.Executable = clean(p.Executable)
+		p.Executable = printable.Clean(p.Executable, "")
 		found = append(found, Holder{Process: Process(p), Mode: Exclusive})
 	}
 	return found

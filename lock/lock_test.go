@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 	"github.com/imagelock/imagelock/internal/wake"
 )
@@ -101,7 +102,7 @@ func TestWaitersOfAProcessAreServedInOrder(t *testing.T) {
 			mu.Unlock()
 			h.Release()
 		})
-		eventually(t, "the waiter stands in the queue", func() bool { return waiters(d, "k") == i+1 })
+		expect.Eventually(t, "the waiter stands in the queue", func() bool { return waiters(d, "k") == i+1 })
 	}
 	release(t, first)
 	wg.Wait()
@@ -125,7 +126,7 @@ func TestSharedWaitersBehindAnExclusiveOneDoNotOvertakeIt(t *testing.T) {
 				h.Release()
 			}
 		}()
-		eventually(t, "the waiter stands in the queue", func() bool { return waiters(d, "k") == i+1 })
+		expect.Eventually(t, "the waiter stands in the queue", func() bool { return waiters(d, "k") == i+1 })
 	}
 	if _, err := d.TryAcquire(t.Context(), "k", Shared); !errors.Is(err, ErrHeld) {
 		t.Errorf("a newcomer joined past the queue: %v", err)
@@ -143,7 +144,7 @@ func TestSharedWaitersJoinWhenTheExclusiveOneBeforeThemGivesUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := make(chan error, 1)
 	go func() { _, err := d.Acquire(ctx, "k", Exclusive); gone <- err }()
-	eventually(t, "the exclusive one waits", func() bool { return waiters(d, "k") == 1 })
+	expect.Eventually(t, "the exclusive one waits", func() bool { return waiters(d, "k") == 1 })
 	got := make(chan error, 2)
 	for range 2 {
 		go func() {
@@ -154,7 +155,7 @@ func TestSharedWaitersJoinWhenTheExclusiveOneBeforeThemGivesUp(t *testing.T) {
 			got <- err
 		}()
 	}
-	eventually(t, "two stand behind it", func() bool { return waiters(d, "k") == 3 })
+	expect.Eventually(t, "two stand behind it", func() bool { return waiters(d, "k") == 3 })
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Error(err)
@@ -170,7 +171,7 @@ func TestATryDoesNotSayWhatItHasNotLookedFor(t *testing.T) {
 	dir := t.TempDir()
 	acquire(t, openDir(t, dir), "k", Exclusive)
 	_, err := openDir(t, dir).TryAcquire(t.Context(), "k", Exclusive)
-	if e := as[*Error](t, err); !errors.Is(err, ErrHeld) || e.Holder != nil || strings.Contains(err.Error(), "record") {
+	if e := expect.As[*Error](t, err); !errors.Is(err, ErrHeld) || e.Holder != nil || strings.Contains(err.Error(), "record") {
 		t.Errorf("the holder keeps a record: %v", err)
 	}
 }
@@ -219,7 +220,7 @@ func TestWaitLimitErrorNamesKeyPathWaitedAndHolder(t *testing.T) {
 	child := reexec.Start(t, "hold", dir, "app:v1", "exclusive")
 	child.Expect("held")
 	_, err := d.Acquire(t.Context(), "app:v1", Exclusive, WaitLimit(50*time.Millisecond))
-	e := as[*Error](t, err)
+	e := expect.As[*Error](t, err)
 	if !errors.Is(err, ErrWaitLimit) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("cause %v", e.Err)
 	}
@@ -243,7 +244,7 @@ func TestWaitLimitOfAQueuedGoroutineNamesItsOwnProcess(t *testing.T) {
 	d := openDir(t, t.TempDir())
 	acquire(t, d, "k", Exclusive, Operation("mine"))
 	_, err := d.Acquire(t.Context(), "k", Shared, WaitLimit(20*time.Millisecond))
-	if e := as[*Error](t, err); e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.Operation != "mine" {
+	if e := expect.As[*Error](t, err); e.Holder == nil || e.Holder.PID != os.Getpid() || e.Holder.Operation != "mine" {
 		t.Errorf("holder %+v", e.Holder)
 	}
 }
@@ -264,7 +265,7 @@ func TestCancelReturnsAtOnceAndLeavesNothing(t *testing.T) {
 			errs <- err
 		}()
 	}
-	eventually(t, "all wait", func() bool { return waiters(d, "k") == n })
+	expect.Eventually(t, "all wait", func() bool { return waiters(d, "k") == n })
 	cancel(reason)
 	start := time.Now()
 	for range n {
@@ -304,7 +305,7 @@ func TestKilledHolderFreesItsLockAtOnce(t *testing.T) {
 			}
 			got <- err
 		}()
-		eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
+		expect.Eventually(t, "the waiter waits", func() bool { return waiters(d, "k") == 1 })
 		child.Kill()
 		if err := <-got; err != nil {
 			t.Fatal(err)
@@ -346,7 +347,7 @@ func TestBadKeysAndOptionsAreRefusedAndChangeNothing(t *testing.T) {
 		if !errors.Is(err, c.want) || len(err.Error()) > 300 {
 			t.Errorf("%s: got %v", name, err)
 		}
-		as[*Error](t, err)
+		expect.As[*Error](t, err)
 	}
 	if _, err := Open(t.TempDir(), WaitLimit(-time.Second)); !errors.Is(err, ErrBadOption) {
 		t.Errorf("open: %v", err)

@@ -2,7 +2,6 @@ package lock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -150,16 +149,6 @@ func openRole(args []string, in <-chan string) error {
 
 func path(d *Dir, key string) string { return filepath.Join(d.Path(), keys.File(key)) }
 
-// eventually polls for what another process or goroutine brings about.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("not within 20 s: %s", what)
-		}
-	}
-}
-
 // waiters returns how many goroutines of this process wait for key.
 func waiters(d *Dir, key string) int {
 	d.mu.Lock()
@@ -169,13 +158,4 @@ func waiters(d *Dir, key string) int {
 		return 0
 	}
 	return e.text().wait.Count
-}
-
-func as[T error](t testing.TB, err error) T {
-	t.Helper()
-	var target T
-	if !errors.As(err, &target) {
-		t.Fatalf("error %v (%T) is no %T", err, err, target)
-	}
-	return target
 }

@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/gofrs/flock"
 
 	"github.com/imagelock/imagelock/internal/keys"
+	"github.com/imagelock/imagelock/internal/printable"
 )
 
 // parseRecord reads a record, which anybody may have written anything into:
@@ -30,7 +30,7 @@ func parseRecord(b []byte) (Process, []entryText) {
 		}
 		if i == 0 {
 			if json.Unmarshal(text[1:], &p) == nil {
-				p.Boot, p.Namespace, p.Host, p.Executable = clean(p.Boot), clean(p.Namespace), clean(p.Host), clean(p.Executable)
+				p.Boot, p.Namespace, p.Host, p.Executable = printable.Clean(p.Boot, ""), printable.Clean(p.Namespace, ""), printable.Clean(p.Host, ""), printable.Clean(p.Executable, "")
 			} else {
 				p = Process{}
 			}
@@ -40,26 +40,16 @@ func parseRecord(b []byte) (Process, []entryText) {
 		if json.Unmarshal(text, &e) != nil || len(e.Hash) != keys.HashLen {
 			continue
 		}
-		e.Key = clean(e.Key)
+		e.Key = printable.Clean(e.Key, "")
 		if e.Held != nil {
-			e.Held.Operation, e.Held.LogPath = clean(e.Held.Operation), clean(e.Held.LogPath)
+			e.Held.Operation, e.Held.LogPath = printable.Clean(e.Held.Operation, ""), printable.Clean(e.Held.LogPath, "")
 		}
 		if e.Wait != nil {
-			e.Wait.Operation = clean(e.Wait.Operation)
+			e.Wait.Operation = printable.Clean(e.Wait.Operation, "")
 		}
 		entries = append(entries, e)
 	}
 	return p, entries
-}
-
-// clean takes out of s what could drive a terminal or break a log's line.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '\uFFFD'
-	}, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 func (h *heldText) holder(p Process) Holder {

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/keys"
 	"github.com/imagelock/imagelock/internal/reexec"
 )
@@ -65,7 +66,7 @@ func TestWaitersAreOnRecord(t *testing.T) {
 		}
 		return false
 	}
-	eventually(t, "the child's record says that it waits", waiting)
+	expect.Eventually(t, "the child's record says that it waits", waiting)
 	release(t, h)
 	c.Expect("held")
 	if waiting() {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/imagelock/imagelock/internal/expect"
 )
 
 func TestAllKeysAreTakenInOneOrderOnceAndInTheStrongerMode(t *testing.T) {
@@ -37,7 +39,7 @@ func TestAllOrNone(t *testing.T) {
 	b := acquire(t, d, "b", Exclusive)
 	start := time.Now()
 	_, err := AcquireAll(t.Context(), d, []Want{{"c", Exclusive}, {"b", Shared}, {"a", Exclusive}}, WaitLimit(50*time.Millisecond))
-	if e := as[*Error](t, err); !errors.Is(err, ErrWaitLimit) || e.Key != "b" {
+	if e := expect.As[*Error](t, err); !errors.Is(err, ErrWaitLimit) || e.Key != "b" {
 		t.Errorf("got %v", err)
 	}
 	if took := time.Since(start); took < 50*time.Millisecond || took > 10*time.Second {
@@ -95,7 +97,7 @@ func TestAnyKeyIsTheFirstThatIsFree(t *testing.T) {
 		got <- h
 	}()
 	for _, k := range []string{"a", "b", "c"} {
-		eventually(t, "it waits for "+k, func() bool { return waiters(d, k) == 1 })
+		expect.Eventually(t, "it waits for "+k, func() bool { return waiters(d, k) == 1 })
 	}
 	release(t, c)
 	x := <-got

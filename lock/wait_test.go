@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
 	"github.com/imagelock/imagelock/internal/wake"
 )
@@ -55,7 +56,7 @@ func TestWaitEndsExactlyAtItsLimit(t *testing.T) {
 				if took := time.Since(start); !errors.Is(err, ErrWaitLimit) || took != limit {
 					t.Errorf("%s: %v after %v, want %v", name, err, took, limit)
 				}
-				if e := as[*Error](t, err); e.Waited != limit {
+				if e := expect.As[*Error](t, err); e.Waited != limit {
 					t.Errorf("%s: says %v", name, e.Waited)
 				}
 			}
@@ -152,7 +153,7 @@ func TestTheLogNamesTheHolderAndTheNextOne(t *testing.T) {
 		}
 		return false
 	}
-	eventually(t, "the log names the holder", func() bool { return names(a) })
+	expect.Eventually(t, "the log names the holder", func() bool { return names(a) })
 	a.Kill()
 	<-done
 }
@@ -175,7 +176,7 @@ func TestThousandsOfWaitersOfAProcessCostOneDescriptorAndNoThread(t *testing.T) 
 			h.Release()
 		})
 	}
-	eventually(t, "all wait", func() bool { return waiters(d, "k") == n })
+	expect.Eventually(t, "all wait", func() bool { return waiters(d, "k") == n })
 	// A beacon, and the inotify descriptor if this is its first use.
 	if more := descriptors(t) - before; more > 2 {
 		t.Errorf("%d descriptors more", more)
