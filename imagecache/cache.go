@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -59,104 +57,6 @@ type limits struct {
 	wait, build, probe, memory time.Duration
 	shortWait                  bool
 }
-
-// Option is an option of [Open].
-type Option interface{ apply(*Cache) error }
-
-type optionFunc func(*Cache) error
-
-func (f optionFunc) apply(c *Cache) error { return f(c) }
-
-// WithDir sets the cache directory, which is created if missing. Every process
-// that uses the store must use the same one: give a path that does not depend on
-// the checkout. By default it is [DefaultDir].
-func WithDir(dir string) Option {
-	return optionFunc(func(c *Cache) error {
-		if dir == "" {
-			return fmt.Errorf("%w: WithDir: empty path", ErrBadOption)
-		}
-		c.dir = dir
-		return nil
-	})
-}
-
-// WithLogger sets the logger: a line when a wait begins, goes on and ends, when
-// a build begins and ends. Errors are returned and not logged. By default nothing
-// is logged.
-func WithLogger(l *zap.Logger) Option {
-	return optionFunc(func(c *Cache) error {
-		if l != nil {
-			c.log = l
-		}
-		return nil
-	})
-}
-
-// WithLocker sets the locks, instead of files in the cache directory. Outcomes
-// and build logs are still kept there.
-func WithLocker(l lock.Locker) Option {
-	return optionFunc(func(c *Cache) error {
-		if l == nil {
-			return fmt.Errorf("%w: WithLocker: nil", ErrBadOption)
-		}
-		c.locks = l
-		return nil
-	})
-}
-
-// WithWaitLimit bounds how long an Ensure waits for others: the whole wait, over
-// any number of attempts, but not its own build. By default it is
-// [DefaultWaitLimit].
-func WithWaitLimit(d time.Duration) Option {
-	return duration("WithWaitLimit", d, func(c *Cache, d time.Duration) { c.limits.wait = d })
-}
-
-// WithBuildLimit bounds how long a build may take; then its context ends with
-// [ErrBuildLimit]. By default it is [DefaultBuildLimit].
-func WithBuildLimit(d time.Duration) Option {
-	return duration("WithBuildLimit", d, func(c *Cache, d time.Duration) { c.limits.build = d })
-}
-
-// WithProbeLimit bounds how long one look into the store may take, retries
-// included; then its answer is [ErrUnknown]. By default it is
-// [DefaultProbeLimit].
-func WithProbeLimit(d time.Duration) Option {
-	return duration("WithProbeLimit", d, func(c *Cache, d time.Duration) { c.limits.probe = d })
-}
-
-// AllowShortWait allows a wait limit below the build limit, which [Open] refuses
-// otherwise: waiters would give up while the builder is healthy.
-func AllowShortWait() Option {
-	return optionFunc(func(c *Cache) error { c.limits.shortWait = true; return nil })
-}
-
-// WithFailureMemory sets for how long after its end a failed build is given to
-// newcomers too, in all processes, instead of being repeated. Zero gives it only
-// to those who waited for it. A full disk, a network error, a kill or a
-// cancellation is never remembered. By default it is [DefaultFailureMemory].
-func WithFailureMemory(d time.Duration) Option {
-	return optionFunc(func(c *Cache) error {
-		if d < 0 {
-			return fmt.Errorf("%w: WithFailureMemory: %v is negative", ErrBadOption, d)
-		}
-		c.limits.memory = d
-		return nil
-	})
-}
-
-func duration(name string, d time.Duration, set func(*Cache, time.Duration)) Option {
-	return optionFunc(func(c *Cache) error {
-		if d <= 0 {
-			return fmt.Errorf("%w: %s: %v is not positive", ErrBadOption, name, d)
-		}
-		set(c, min(d, longest))
-		return nil
-	})
-}
-
-// longest is more than any limit needs to be; limits are added up, which must not
-// make a negative one of those that stand for "never".
-const longest = math.MaxInt64 / 4
 
 // identity is what a store may be called: it becomes a directory's name.
 var identity = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
@@ -314,39 +214,4 @@ func (c *Cache) exit() {
 	if last {
 		_ = c.close()
 	}
-}
-
-// machineDir is where an administrator makes the locks of a host common to all
-// its users.
-const machineDir = "/var/lib/imagelock"
-
-// DefaultDir returns the cache directory of the store with this identity:
-// /var/lib/imagelock/<identity> if an administrator made /var/lib/imagelock, else
-// imagelock/<identity> in the user's cache directory ([os.UserCacheDir]). It
-// belongs to the store and not to a checkout: two checkouts of one harness build
-// on one engine. A user who may not write to the administrator's directory has
-// the second, if no others are known to reach the store.
-func DefaultDir(identity string) (string, error) {
-	dir, _, err := defaultDir(identity)
-	return dir, err
-}
-
-func defaultDir(id string) (dir string, private bool, err error) {
-	if fi, err := os.Stat(machineDir); err == nil && fi.IsDir() {
-		return filepath.Join(machineDir, id), false, nil
-	}
-	dir, err = userDir(id)
-	return dir, true, err
-}
-
-func userDir(id string) (string, error) {
-	base, err := os.UserCacheDir()
-	if err == nil && !filepath.IsAbs(base) {
-		// It would be another one in each working directory.
-		err = fmt.Errorf("the user's cache directory %q is not absolute", base)
-	}
-	if err != nil {
-		return "", fmt.Errorf("no place for the locks: %w; set HOME or XDG_CACHE_HOME, or give a directory (WithDir)", err)
-	}
-	return filepath.Join(base, "imagelock", id), nil
 }
