@@ -15,18 +15,19 @@ import (
 	"github.com/docker/docker/api/types/image"
 
 	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/internal/reexec"
 )
 
 var scratch string // for what the tests of one run share
 
 func TestMain(m *testing.M) {
-	var err error
-	if scratch, err = os.MkdirTemp("", "imagelock-docker-test-"); err != nil {
-		panic(err)
-	}
-	code := m.Run()
-	os.RemoveAll(scratch)
-	os.Exit(code)
+	reexec.MainWith(m, roles, func() (end func()) {
+		var err error
+		if scratch, err = os.MkdirTemp("", "imagelock-docker-test-"); err != nil {
+			panic(err)
+		}
+		return func() { os.RemoveAll(scratch) }
+	})
 }
 
 // require skips the test because something is missing that only some machines

@@ -27,9 +27,18 @@ type Role func(args []string, in <-chan string) error
 // Main is for TestMain: it runs the role this process was started for, or the
 // tests.
 func Main(m *testing.M, roles map[string]Role) {
+	MainWith(m, roles, func() func() { return func() {} })
+}
+
+// MainWith is Main with a beginning and an end for the tests, which a role does
+// without.
+func MainWith(m *testing.M, roles map[string]Role, begin func() (end func())) {
 	name := os.Getenv(roleEnv)
 	if name == "" {
-		os.Exit(m.Run())
+		end := begin()
+		code := m.Run()
+		end()
+		os.Exit(code)
 	}
 	role := roles[name]
 	if role == nil {
