@@ -68,9 +68,13 @@ func (e *EngineError) Error() string {
 	if e.Context != "" {
 		fmt.Fprintf(&b, " (context %q)", e.Context)
 	}
-	fmt.Fprintf(&b, ": %v", e.Err)
+	// The client's question is answered by what follows.
+	text := strings.TrimSuffix(fmt.Sprint(e.Err), ". Is the docker daemon running?")
+	b.WriteString(": " + text)
 	switch {
 	case e.Op != "open":
+	case strings.Contains(text, "permission denied"):
+		b.WriteString("; add this user to the group of the engine's socket, set DOCKER_HOST, or use the oci store")
 	case errors.Is(e.Err, ErrUnreachable):
 		b.WriteString("; start the engine, set DOCKER_HOST, or use the oci store")
 	case errors.Is(e.Err, ErrBadEngineContext):
