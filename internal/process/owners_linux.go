@@ -71,6 +71,8 @@ type search struct {
 	file  os.FileInfo
 	inode uint64
 	found []Info
+	// handed leaves out locks that the process has taken itself.
+	handed bool
 }
 
 // has tells whether the process has a descriptor through which the file is
@@ -92,7 +94,9 @@ func (s *search) has(pid int) (found, denied bool) {
 			continue
 		}
 		text, err := os.ReadFile(procPath(pid, "fdinfo", fd))
-		if err != nil || !fdinfoHasFlock(text, s.inode) {
+		if err != nil || !slices.ContainsFunc(fdinfoFlocks(text), func(l flockLine) bool {
+			return l.inode == s.inode && !(s.handed && l.pid == pid)
+		}) {
 			continue
 		}
 		// The device in the line is not stat's on every filesystem (btrfs).
@@ -107,17 +111,9 @@ func (s *search) add(pid int) {
 	if pid == os.Getpid() || slices.ContainsFunc(s.found, func(i Info) bool { return i.PID == pid }) {
 		return
 	}
-	text, err := os.ReadFile(procPath(pid, "stat"))
-	if err != nil {
-		return // it has ended
+	if info, ok := Describe(pid); ok {
+		s.found = append(s.found, info)
 	}
-	self := Self()
-	info := Info{PID: pid, Boot: self.Boot, Namespace: self.Namespace, Host: self.Host}
-	info.Executable, info.Start, _ = parseStat(text)
-	if exe, err := os.Readlink(procPath(pid, "exe")); err == nil {
-		info.Executable = strings.TrimSuffix(exe, " (deleted)")
-	}
-	s.found = append(s.found, info)
 }
 
 // takersOf returns the pids that /proc/locks names for a file.

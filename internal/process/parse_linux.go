@@ -29,6 +29,7 @@ func parseStat(text []byte) (comm string, start uint64, ok bool) {
 // flockLine is a granted flock as the kernel prints it.
 type flockLine struct {
 	pid          int // of the process that took it; it may be dead; 0 if it is in another pid namespace
+	shared       bool
 	major, minor uint32
 	inode        uint64
 }
@@ -57,18 +58,26 @@ func parseFlock(line string) (l flockLine, ok bool) {
 	if err1 != nil || err2 != nil || err3 != nil {
 		return flockLine{}, false
 	}
-	return flockLine{pid: max(pid, 0), major: uint32(major), minor: uint32(minor), inode: inode}, true
+	return flockLine{pid: max(pid, 0), shared: f[3] == "READ", major: uint32(major), minor: uint32(minor), inode: inode}, true
 }
 
-// fdinfoHasFlock tells whether the open file that a /proc/<pid>/fdinfo file
-// describes is locked by flock and has that inode.
-func fdinfoHasFlock(text []byte, inode uint64) bool {
+func fdinfoFlocks(text []byte) (found []flockLine) {
 	for line := range strings.Lines(string(text)) {
-		if rest, found := strings.CutPrefix(line, "lock:"); found {
-			if l, ok := parseFlock(rest); ok && l.inode == inode {
-				return true
+		if rest, ok := strings.CutPrefix(line, "lock:"); ok {
+			if l, ok := parseFlock(rest); ok {
+				found = append(found, l)
 			}
 		}
 	}
-	return false
+	return found
+}
+
+// parseParent reads the parent's pid (field 4) from a /proc/<pid>/stat.
+func parseParent(text []byte) (pid int, ok bool) {
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) < 2 {
+		return 0, false
+	}
+	pid, err := strconv.Atoi(string(fields[1]))
+	return pid, err == nil
 }

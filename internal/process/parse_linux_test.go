@@ -76,12 +76,13 @@ func FuzzParseLocks(f *testing.F) {
 	f.Add("pos:\t0\nlock:\t1: FLOCK  ADVISORY  WRITE 8909 fe:00:9977934 0 EOF\n", uint32(0), uint32(1), uint64(2))
 	f.Fuzz(func(t *testing.T, junk string, major, minor uint32, inode uint64) {
 		takers([]byte(junk), major, minor, inode)
-		fdinfoHasFlock([]byte(junk), inode)
+		fdinfoFlocks([]byte(junk))
+		parseParent([]byte(junk))
 		line := fmt.Sprintf("9: FLOCK  ADVISORY  WRITE 31 %02x:%02x:%d 0 EOF\n", major, minor, inode)
 		if got := takers([]byte(junk+"\n"+line), major, minor, inode); len(got) == 0 || got[len(got)-1] != 31 {
 			t.Fatalf("takers missed a line behind %q: %v", junk, got)
 		}
-		if !fdinfoHasFlock([]byte(junk+"\nlock:\t"+line), inode) {
+		if got := fdinfoFlocks([]byte(junk + "\nlock:\t" + line)); len(got) == 0 || got[len(got)-1].inode != inode {
 			t.Fatalf("fdinfo missed a line behind %q", junk)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func MainWith(m *testing.M, roles map[string]Role, begin func() (end func())) {
 		}
 		close(in)
 		// Whoever does not listen for the end of its input ends with it too.
-		time.Sleep(5 * time.Second)
+		time.Sleep(20 * time.Second)
 		os.Exit(3)
 	}()
 	if err := role(os.Args[1:], in); err != nil {
@@ -86,11 +87,24 @@ func Start(t testing.TB, role string, args ...string) *Child {
 // StartEnv is Start with more environment.
 func StartEnv(t testing.TB, env []string, role string, args ...string) *Child {
 	t.Helper()
+	return start(t, nil, env, role, args)
+}
+
+// StartUnder is Start through another program, which is given the child's command
+// line behind its own arguments: "unshare --pid --fork".
+func StartUnder(t testing.TB, program []string, role string, args ...string) *Child {
+	t.Helper()
+	return start(t, program, nil, role, args)
+}
+
+func start(t testing.TB, program, env []string, role string, args []string) *Child {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &Child{Cmd: exec.Command(exe, args...), t: t, lines: make(chan string, 1024), done: make(chan struct{})}
+	line := append(append(slices.Clone(program), exe), args...)
+	c := &Child{Cmd: exec.Command(line[0], line[1:]...), t: t, lines: make(chan string, 1024), done: make(chan struct{})}
 	// Extended, not replaced: coverage of children is found by it. Without
 	// atexit_sleep_ms a child built with -race ends a second late.
 	c.Env = append(append(os.Environ(), roleEnv+"="+role, "GORACE=atexit_sleep_ms=0"), env...)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,6 +28,20 @@ var system inotify
 // failed try's, make no event, or tries would feed on each other.
 const mask = unix.IN_CLOSE_WRITE | unix.IN_ATTRIB | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_DONT_FOLLOW
 
+// Into is the Watch of System with c for its channel, which several watches may
+// share. It must have room for one value.
+func Into(path string, c chan struct{}) (Watch, error) { return system.watch(path, mask, c) }
+
+// Writes is the Watch of System that hears of every write as well. Other watches of
+// the same file may then be woken by those too.
+func Writes(path string) (Watch, error) {
+	return system.watch(path, mask|unix.IN_MODIFY, make(chan struct{}, 1))
+}
+
+// largestEvent is that of a file in a watched directory: a read ends before an event
+// for which there is no room left.
+const largestEvent = unix.SizeofInotifyEvent + unix.NAME_MAX + 1
+
 type inotify struct {
 	mu   sync.Mutex // guards all below, and orders add_watch before its events
 	fd   int
@@ -41,6 +56,10 @@ type watch struct {
 }
 
 func (n *inotify) Watch(path string) (Watch, error) {
+	return n.watch(path, mask, make(chan struct{}, 1))
+}
+
+func (n *inotify) watch(path string, mask uint32, c chan struct{}) (Watch, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file == nil {
@@ -48,10 +67,16 @@ func (n *inotify) Watch(path string) (Watch, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: inotify_init1: %w", ErrUnavailable, err)
 		}
-		n.fd, n.file, n.subs = fd, os.NewFile(uintptr(fd), "inotify"), map[int32]map[*watch]struct{}{}
-		go n.read()
+		file := os.NewFile(uintptr(fd), "inotify")
+		conn, err := file.SyscallConn()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%w: %w", ErrUnavailable, err), file.Close())
+		}
+		n.fd, n.file, n.subs = fd, file, map[int32]map[*watch]struct{}{}
+		go n.read(conn)
 	}
-	wd, err := unix.InotifyAddWatch(n.fd, path, mask)
+	// Added to what others watch the file for.
+	wd, err := unix.InotifyAddWatch(n.fd, path, mask|unix.IN_MASK_ADD)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, &fs.PathError{Op: "watch", Path: path, Err: err}
@@ -59,7 +84,7 @@ func (n *inotify) Watch(path string) (Watch, error) {
 		return nil, fmt.Errorf("%w: inotify_add_watch: %w", ErrUnavailable, err)
 	}
 	// A second watch of one inode has the first one's descriptor.
-	w := &watch{src: n, wd: int32(wd), c: make(chan struct{}, 1)}
+	w := &watch{src: n, wd: int32(wd), c: c}
 	if n.subs[w.wd] == nil {
 		n.subs[w.wd] = map[*watch]struct{}{}
 	}
@@ -92,20 +117,33 @@ func (w *watch) wake() {
 	}
 }
 
-func (n *inotify) read() {
+// read is the life of the reader. One call that lasts, instead of one for each
+// event: after what leaves room in the buffer it parks without asking the kernel
+// again, and whoever it has just woken goes on so much earlier. An event that comes
+// before it is parked is not lost, since the poller remembers it.
+func (n *inotify) read(c syscall.RawConn) {
 	buf := make([]byte, 64<<10)
-	for {
-		k, err := n.file.Read(buf)
-		if err != nil {
-			// Not known to happen. Those who listen go on by their timers; the
-			// next watch starts anew.
-			n.mu.Lock()
-			n.file = nil
-			n.mu.Unlock()
-			return
+	const full = 64<<10 - largestEvent
+	_ = c.Read(func(fd uintptr) (done bool) {
+		for {
+			k, err := unix.Read(int(fd), buf)
+			switch {
+			case err == nil && k > 0:
+				n.dispatch(buf[:k])
+				if k < full {
+					return false
+				}
+			case err == unix.EINTR:
+			default:
+				return err != unix.EAGAIN
+			}
 		}
-		n.dispatch(buf[:k])
-	}
+	})
+	// Not known to happen. Those who listen go on by their timers; the next watch
+	// starts anew.
+	n.mu.Lock()
+	n.file = nil
+	n.mu.Unlock()
 }
 
 func (n *inotify) dispatch(b []byte) {

@@ -94,3 +94,54 @@ func TestWatchOfAMissingFileSaysSo(t *testing.T) {
 		t.Errorf("got %v, want fs.ErrNotExist", err)
 	}
 }
+
+func TestSeveralWatchesCanShareAChannel(t *testing.T) {
+	c := make(chan struct{}, 1)
+	files := []string{file(t), file(t)}
+	for _, p := range files {
+		w, err := Into(p, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		if w.C() != c {
+			t.Error("it has another channel")
+		}
+	}
+	for _, p := range files {
+		closeAfterOpen(t, p, os.O_RDWR)
+		select {
+		case <-c:
+		case <-time.After(5 * time.Second):
+			t.Errorf("%s is not heard of", p)
+		}
+	}
+}
+
+func TestAWatchOfWritesHearsOfThemWhateverElseIsWatched(t *testing.T) {
+	p := file(t)
+	w, err := Writes(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	// Of the same file, for less.
+	other, err := System().Watch(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Close()
+	f, err := os.OpenFile(p, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for range 2 {
+		if _, err := f.WriteString("a line\n"); err != nil {
+			t.Fatal(err)
+		}
+		if !woken(w, 5*time.Second) {
+			t.Fatal("a write was not heard of")
+		}
+	}
+}

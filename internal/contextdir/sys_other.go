@@ -1,0 +1,5 @@
+//go:build !unix
+
+package contextdir
+
+const openFlags = 0

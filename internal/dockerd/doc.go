@@ -1,0 +1,3 @@
+// Package dockerd starts Docker Engines that tests may hurt: they share nothing with
+// the machine's. It does so on Linux only.
+package dockerd

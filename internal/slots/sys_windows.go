@@ -1,0 +1,3 @@
+package slots
+
+const openFlags = 0
