@@ -23,7 +23,7 @@ import (
 const tag = "contended:v1"
 
 func TestMain(m *testing.M) {
-	reexec.Main(m, map[string]reexec.Role{"ensure": ensureRole, "make": makeRole})
+	reexec.Main(m, map[string]reexec.Role{"ensure": ensureRole, "make": makeRole, "use": useRole, "prune": pruneRole, "hold": holdRole})
 }
 
 func TestManyProcessesAndGoroutinesBuildAnImageOnce(t *testing.T) {

@@ -1,13 +1,14 @@
 package lock
 
 import (
-	"container/list"
 	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v4"
 
 	"github.com/imagelock/imagelock/internal/keys"
 )
@@ -16,8 +17,9 @@ import (
 // [Locker]. It waits until the lock is granted, ctx ends or the wait limit has
 // passed. If ctx has ended already it returns its error even if the key is free.
 //
-// Waiters of one process are served first come first served. Cancelling returns
-// at once and leaves nothing behind.
+// Waiters of one process are served first come first served, and processes in the
+// order in which each began to wait. Cancelling returns at once and leaves nothing
+// behind.
 //
 // Beside the errors of [Locker] there are [ErrNotRegular], [ErrUnsafeFilesystem]
 // and what the system says ([fs.ErrPermission], EMFILE, ENOSPC).
@@ -30,8 +32,11 @@ func (d *Dir) Acquire(ctx context.Context, key string, mode Mode, opts ...Acquir
 }
 
 // TryAcquire is [Dir.Acquire] that does not wait: if anybody has the key in a
-// conflicting mode, or waits for it in this process, its error is [ErrHeld]. To
-// stay cheap it does not look for the holder; [Dir.Holders] does.
+// conflicting mode, or waits for it in this process, its error is [ErrHeld]. If
+// nobody has it but processes wait for it, which is so for some microseconds at
+// each release, they are given 40 ms to take it, and it is granted if none does:
+// they are stopped. To stay cheap a try does not look for the holder; [Dir.Holders]
+// does.
 func (d *Dir) TryAcquire(ctx context.Context, key string, mode Mode, opts ...AcquireOption) (Held, error) {
 	h, err := d.acquire(ctx, "try", key, mode, false, opts)
 	if err != nil {
@@ -49,7 +54,22 @@ type claim struct {
 	req   Request
 	raw   bool
 	start time.Time
-	limit <-chan time.Time
+	timer *time.Timer      // of the wait limit; nil before there is a wait
+	limit <-chan time.Time // the timer's
+}
+
+// arm starts the clock of the wait limit, which counts from the call.
+func (c *claim) arm() {
+	if c.timer == nil {
+		c.timer = time.NewTimer(c.req.Wait - time.Since(c.start))
+		c.limit = c.timer.C
+	}
+}
+
+func (c *claim) disarm() {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
 }
 
 func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, opts []AcquireOption) (*held, error) {
@@ -69,6 +89,9 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 	if err != nil {
 		return nil, &Error{Op: op, Key: key, Err: err}
 	}
+	if e := d.reentry(ctx, op, key, mode); e != nil {
+		return nil, e
+	}
 	if req.Wait == 0 {
 		req.Wait = d.wait
 	}
@@ -76,6 +99,7 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 
 	var g *group
 	var w *waiter
+	var looked, yield bool // at the line of processes, to those who stand there
 	for {
 		d.mu.Lock()
 		if d.closed {
@@ -84,11 +108,15 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 		}
 		c.e = d.keys[key]
 		if c.e == nil {
-			hash := keys.Hash(key)
-			c.e = &entry{key: key, hash: hash, path: filepath.Join(d.path, hash+keys.Ext), queue: list.New()}
+			c.e = d.newEntry(key)
 			d.keys[key] = c.e
 		}
-		if g, w = c.e.enter(mode, req, c.start, op != "try"); g != nil || w != nil {
+		if mode == Shared && !looked && !req.bystander && c.e.joinable() {
+			d.mu.Unlock()
+			looked, yield = true, c.crowded()
+			continue
+		}
+		if g, w = c.e.enter(mode, req, c.start, op != "try", yield); g != nil || w != nil {
 			break
 		}
 		moved := c.e.inMotion(mode)
@@ -107,12 +135,7 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 	if g == nil && w == nil {
 		return nil, c.fail(ErrHeld, own)
 	}
-	var timer *time.Timer
-	if op != "try" && (w != nil || !g.granted) {
-		timer = time.NewTimer(req.Wait)
-		defer timer.Stop()
-		c.limit = timer.C
-	}
+	defer c.disarm()
 	var line *waitLine
 	if w != nil {
 		line = c.beginWait()
@@ -120,22 +143,64 @@ func (d *Dir) acquire(ctx context.Context, op, key string, mode Mode, raw bool, 
 			return nil, err
 		}
 	}
+	var waited *place
 	if !g.granted {
 		if line, err = c.lead(ctx, g, line); err != nil {
 			return nil, err
 		}
+		waited = g.file.place
 	}
-	d.publish(c.e)
+	if waited != nil {
+		go waited.announce()
+	} else {
+		d.publish(c.e)
+	}
 	line.end(nil)
 	return &held{d: d, e: c.e, group: g}, nil
 }
 
+// newEntry returns the entry of a key that this process has nothing to do with yet.
+// The caller holds d.mu.
+func (d *Dir) newEntry(key string) *entry {
+	if e := d.spare; e != nil && e.key == key {
+		return e
+	}
+	hash := keys.Hash(key)
+	return &entry{
+		key: key, hash: hash,
+		path: d.path + string(filepath.Separator) + hash + keys.Ext,
+		line: ticketLine{d.path + string(filepath.Separator) + lineDir + string(filepath.Separator) + hash, d.shared},
+	}
+}
+
 // queue waits for the caller's turn in this process.
 func (c *claim) queue(ctx context.Context, w *waiter, line *waitLine) (*group, error) {
+	c.arm()
+	c.d.queued.Add(1)
+	defer c.d.queued.Add(-1)
 	c.d.publish(c.e)
+	// Who yields to another process's writer looks now and then whether that one
+	// has given up: its grant ends the group, and everybody here hears of it.
+	var timer *time.Timer
+	var look <-chan time.Time
+	var net *backoff.ExponentialBackOff
 	var cause error
 	for cause == nil {
 		select {
+		case <-w.rejoin:
+			if timer == nil {
+				net = c.d.net(longestPolling)
+				timer = time.NewTimer(0)
+				defer timer.Stop()
+				look = timer.C
+			}
+		case <-look:
+			if !c.crowded() {
+				c.d.mu.Lock()
+				c.e.admit()
+				c.d.mu.Unlock()
+			}
+			timer.Reset(net.NextBackOff())
 		case g := <-w.turn:
 			return g, nil
 		case <-ctx.Done():
@@ -144,10 +209,10 @@ func (c *claim) queue(ctx context.Context, w *waiter, line *waitLine) (*group, e
 			cause = ErrWaitLimit
 		case <-line.tick():
 			line.again()
+		case h := <-line.news():
+			line.heard(h)
 		}
 	}
-	// Who has it is asked before leaving: to leave may hand the key on.
-	err := c.fail(cause, c.holder())
 	c.d.mu.Lock()
 	if w.elem == nil { // granted at the same moment: give it back
 		c.d.mu.Unlock()
@@ -155,10 +220,12 @@ func (c *claim) queue(ctx context.Context, w *waiter, line *waitLine) (*group, e
 	} else {
 		c.e.queue.Remove(w.elem)
 		w.elem = nil
-		c.e.admit() // shared ones who stood behind an exclusive one
+		c.e.left()
 		c.d.mu.Unlock()
 		c.d.settle(c.e)
 	}
+	// As in lead: out of the way first.
+	err := c.fail(cause, c.inTheWay(cause))
 	line.end(err)
 	return nil, err
 }
@@ -168,6 +235,10 @@ func (c *claim) lead(ctx context.Context, g *group, line *waitLine) (*waitLine, 
 	f, line, err := c.lockFile(ctx, g, line)
 	if err != nil {
 		c.d.leave(c.e, g)
+		// Out of everybody's way: to find out who has it may take long.
+		if e, ok := errors.AsType[*Error](err); ok && c.op != "try" && (ctx.Err() != nil || errors.Is(err, ErrWaitLimit)) {
+			e.Holder = c.inTheWay(err)
+		}
 		line.end(err)
 		return line, err
 	}
@@ -189,11 +260,14 @@ func (d *Dir) leave(e *entry, g *group) error {
 	d.mu.Unlock()
 	var err error
 	if last {
-		// First what we say, then what is so: a record never claims a key
-		// that its process has let go.
-		d.publish(e)
+		// First the lock, which others wait for. For some microseconds, or as long
+		// as it lingers, the record then claims what is another's already.
 		if g.file != nil {
 			err = g.file.release()
+		}
+		d.retract(e)
+		if g.file != nil {
+			g.file.tidy()
 		}
 		d.mu.Lock()
 		e.group = nil
@@ -207,12 +281,19 @@ func (d *Dir) leave(e *entry, g *group) error {
 
 // settle tells the record what has changed, and forgets a key nobody wants.
 func (d *Dir) settle(e *entry) {
-	d.publish(e)
+	d.retract(e)
+	var before *entry
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if e.idle() && d.keys[e.key] == e {
 		delete(d.keys, e.key)
+		if d.spare != e {
+			before, d.spare = d.spare, e
+		}
 		_ = d.dropRecord()
+	}
+	d.mu.Unlock()
+	if before != nil {
+		d.publish(before) // only the last one may linger
 	}
 }
 
@@ -241,6 +322,7 @@ type held struct {
 	group *group
 	once  sync.Once
 	err   error
+	told  told
 }
 
 func (h *held) Key() string { return h.e.key }
@@ -255,6 +337,7 @@ func (h *held) Token() uint64 { return 0 }
 
 func (h *held) Release() error {
 	h.once.Do(func() {
+		h.recall()
 		if err := h.d.leave(h.e, h.group); err != nil {
 			h.err = &Error{Op: "release", Key: h.e.key, Path: h.e.path, Err: err}
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -31,12 +32,23 @@ type Dir struct {
 	net     func(longest time.Duration) *backoff.ExponentialBackOff
 	network bool // go on although the filesystem is a network's
 	shared  os.FileMode
+	// identity is the directory itself, whatever it is called.
+	identity os.FileInfo
+	mark     bool // mark the directory for collecting
 
+	sweep  sweeper
 	record *record
+	opened time.Time
+	waits  atomic.Int64 // keys that this process waits for
+	queued atomic.Int64 // goroutines that wait behind others of this process
+	once   struct{ tickets, events sync.Once }
 
 	mu     sync.Mutex
 	closed bool
 	keys   map[string]*entry // those that are held or wanted by this process
+	spare  *entry            // the last one that was: many want the same again
+	// lingers is set while the record may still claim that the spare entry is held.
+	lingers bool
 }
 
 var _ Locker = (*Dir)(nil)
@@ -89,6 +101,10 @@ func withEvents(s wake.Source) Option {
 // the system said ([fs.ErrPermission], ENOSPC, …), [ErrBadOption], or
 // [ErrNotRegular] if a part of dir is no directory. Every error is an [*Error].
 //
+// A directory that exists can be opened although its disk is full or read-only
+// (Linux): then keys whose lockfiles exist can be acquired, and nobody is told that
+// this process holds them or waits.
+//
 // The files that others of the directory's group or of all users can lock are
 // made to fit the directory: setgid and group-writable makes them group-writable,
 // sticky and world-writable (as /tmp is) makes them writable for all.
@@ -96,8 +112,11 @@ func Open(dir string, opts ...Option) (*Dir, error) {
 	fail := func(err error) (*Dir, error) {
 		return nil, &Error{Op: "open", Path: dir, Err: err}
 	}
-	d := &Dir{wait: DefaultWaitLimit, log: zap.NewNop(), events: wake.System(), net: newNet, keys: map[string]*entry{}}
-	for _, o := range opts {
+	d := &Dir{opened: time.Now(), wait: DefaultWaitLimit, log: zap.NewNop(), events: wake.System(), net: newNet, keys: map[string]*entry{}, sweep: sweeper{rules: defaultSweep}}
+	for i, o := range opts {
+		if o == nil {
+			return fail(nilOption(i))
+		}
 		if err := o.applyOpen(d); err != nil {
 			return fail(err)
 		}
@@ -117,14 +136,23 @@ func Open(dir string, opts ...Option) (*Dir, error) {
 	if err != nil {
 		return fail(explain(err))
 	}
-	d.shared = sharing(fi.Mode())
+	d.identity, d.shared = fi, sharing(fi.Mode())
 	if err := d.checkFilesystem(); err != nil {
 		return fail(err)
 	}
-	if d.record, err = openRecord(filepath.Join(abs, recordDir), d.shared); err != nil {
-		return fail(explain(err))
+	if d.mark {
+		if err := d.setMark(); err != nil {
+			return fail(err)
+		}
+	}
+	if err := d.openRecord(); err != nil {
+		return fail(nameFilesystem(abs, err))
 	}
 	d.pruneRecords()
+	if marked, _ := readMark(abs); marked {
+		d.sweep.on = true
+		d.startSweep()
+	}
 	return d, nil
 }
 
@@ -132,10 +160,12 @@ func Open(dir string, opts ...Option) (*Dir, error) {
 func (d *Dir) Path() string { return d.path }
 
 // Close removes this process's record from the directory and refuses further
-// acquires with [ErrClosed]. Locks that are still held stay held, and waits that
+// acquires with [ErrClosed]. It waits, a second at most, for a collecting in the
+// background to end. Locks that are still held stay held, and waits that
 // have begun go on; the record goes with the last of them. A process that ends
 // without Close leaves a small file behind, which the next one removes.
 func (d *Dir) Close() error {
+	d.endSweeps()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
@@ -166,6 +196,14 @@ func sharing(m fs.FileMode) fs.FileMode {
 	return 0
 }
 
+// nameFilesystem tells which filesystem it is that failed the probe.
+func nameFilesystem(dir string, err error) error {
+	if name := filesystemName(dir); name != "" && errors.Is(err, ErrUnsafeFilesystem) {
+		return fmt.Errorf("%w; the filesystem is %s", err, name)
+	}
+	return err
+}
+
 // explain adds the way out to an error whose text leaves the reader without.
 func explain(err error) error {
 	switch {
@@ -175,7 +213,7 @@ func explain(err error) error {
 		return fmt.Errorf("%w: choose a directory this user may write, or have its owner open it to a group (chmod 2770)", err)
 	case errors.Is(err, errReadOnly):
 		return fmt.Errorf("%w: choose a directory on a writable filesystem", err)
-	case errors.Is(err, errNoSpace):
+	case isFull(err):
 		return fmt.Errorf("%w: free some space or inodes there, or choose another directory", err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: the lock directory was removed while it was open, open it again", err)

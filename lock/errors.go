@@ -21,6 +21,16 @@ var (
 	// lock was lost before it was released.
 	ErrLost = errors.New("lock lost")
 
+	// ErrReentry is the answer when the caller's context carries the wanted key
+	// ([WithHeld]), or a process that started this one holds it and has said so
+	// ([Environ]): the acquire would wait for its own caller.
+	ErrReentry = errors.New("already held by the caller")
+
+	// ErrUpgrade is the ErrReentry of a key that is held shared and wanted
+	// exclusively. No lock is made a stronger one in place: two who tried it
+	// would wait for each other.
+	ErrUpgrade = fmt.Errorf("%w, in shared mode", ErrReentry)
+
 	// ErrBadKey is the answer to an empty or an overlong key.
 	ErrBadKey = errors.New("bad key")
 
@@ -34,17 +44,23 @@ var (
 	// do not exclude, or on which nobody can tell whether they do.
 	ErrUnsafeFilesystem = errors.New("filesystem cannot be trusted to lock")
 
+	// ErrNotLockDir is Inspect's answer for a directory in which nothing was
+	// ever locked.
+	ErrNotLockDir = errors.New("not a lock directory")
+
 	// ErrNotRegular is the answer when a symbolic link, a FIFO, a directory or
 	// anything else that is no plain file stands in a lockfile's place.
 	ErrNotRegular = errors.New("not a regular file")
 )
 
 // Error is what acquiring a lock, releasing it, and opening a lock directory
-// return. It names what was wanted and, where that is known, who has it.
+// return, and what listing the locks yields. It names what was wanted and, where
+// that is known, who has it.
 type Error struct {
-	// Op is "open", "acquire", "try", "release" or "holders".
+	// Op is "open", "acquire", "try", "release", "holders", "inspect" or
+	// "collect".
 	Op string
-	// Key is the key that was wanted; empty for "open".
+	// Key is the key that was wanted; empty for "open" and "inspect".
 	Key string
 	// Path is the lockfile, or the lock directory; empty for backends that
 	// have no files.

@@ -5,6 +5,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -18,6 +19,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/imagelock/imagelock/internal/expect"
+	"github.com/imagelock/imagelock/internal/keys"
 	"github.com/imagelock/imagelock/internal/reexec"
 	"github.com/imagelock/imagelock/internal/wake"
 )
@@ -161,47 +163,6 @@ func TestProbeRefusesWhoeverGrantsALockTwice(t *testing.T) {
 	}
 }
 
-func TestForeignFlockProgramExcludesAndIsNamed(t *testing.T) {
-	program, err := exec.LookPath("flock")
-	if err != nil {
-		t.Skip("util-linux flock(1) is not installed")
-	}
-	d := openDir(t, t.TempDir())
-	release(t, acquire(t, d, "k", Exclusive)) // makes the file
-	cmd := exec.Command(program, "--exclusive", "--no-fork", path(d, "k"), "sh", "-c", "echo held; read line")
-	in, _ := cmd.StdinPipe()
-	out, _ := cmd.StdoutPipe()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer in.Close()
-	var buf [16]byte
-	if n, err := out.Read(buf[:]); err != nil || !strings.HasPrefix(string(buf[:n]), "held") {
-		t.Fatal(n, err)
-	}
-	_, err = d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
-	e := expect.As[*Error](t, err)
-	if !errors.Is(err, ErrWaitLimit) {
-		t.Fatalf("got %v", err)
-	}
-	if e.Holder == nil || e.Holder.PID != cmd.Process.Pid || e.Holder.Recorded {
-		t.Errorf("holder %+v, want pid %d without a record", e.Holder, cmd.Process.Pid)
-	}
-	in.Close()
-	release(t, acquire(t, d, "k", Exclusive, WaitLimit(20*time.Second)))
-
-	// And the other way round.
-	h := acquire(t, d, "k", Exclusive)
-	if err := exec.Command(program, "--exclusive", "--nonblock", path(d, "k"), "true").Run(); err == nil {
-		t.Error("flock(1) got a lock that is held")
-	}
-	release(t, h)
-	if err := exec.Command(program, "--exclusive", "--nonblock", path(d, "k"), "true").Run(); err != nil {
-		t.Errorf("flock(1) did not get a free lock: %v", err)
-	}
-}
-
 // inheritRole: DIR KEY. Hands the lock to a shell and says the shell's pid.
 func inheritRole(args []string, in <-chan string) error {
 	d, err := Open(args[0])
@@ -240,16 +201,30 @@ func startInherit(t *testing.T, dir string) (child *reexec.Child, sleeper int) {
 	return child, sleeper
 }
 
+// waitInVain waits for a key that another has, until the error names who has it:
+// the search for a name is bounded, and the machine may be busy.
+func waitInVain(t *testing.T, d *Dir, key string, mode Mode) *Error {
+	t.Helper()
+	for range 50 {
+		_, err := d.Acquire(t.Context(), key, mode, WaitLimit(100*time.Millisecond))
+		e := expect.As[*Error](t, err)
+		if !errors.Is(err, ErrWaitLimit) {
+			t.Fatalf("%v: %v, want %v", mode, err, ErrWaitLimit)
+		}
+		if e.Holder != nil {
+			return e
+		}
+	}
+	t.Fatal("no error names who has it")
+	return nil
+}
+
 func TestInheritedLockOutlivesItsKilledHolder(t *testing.T) {
 	dir := t.TempDir()
 	d := openDir(t, dir)
 	child, sleeper := startInherit(t, dir)
 	child.Kill()
-	_, err := d.Acquire(t.Context(), "k", Exclusive, WaitLimit(100*time.Millisecond))
-	e := expect.As[*Error](t, err)
-	if !errors.Is(err, ErrWaitLimit) {
-		t.Fatalf("the orphan's lock was taken: %v", err)
-	}
+	e := waitInVain(t, d, "k", Exclusive)
 	if e.Holder == nil || e.Holder.PID != sleeper || e.Holder.Recorded {
 		t.Errorf("holder %+v, want the orphan %d", e.Holder, sleeper)
 	}
@@ -378,7 +353,7 @@ func descriptorsRole(args []string, in <-chan string) error {
 	if err != nil {
 		return err
 	}
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 64, Max: 64}); err != nil {
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 128, Max: 128}); err != nil {
 		return err
 	}
 	var files []*os.File
@@ -396,17 +371,92 @@ func descriptorsRole(args []string, in <-chan string) error {
 	}
 	_, err = d.Acquire(context.Background(), "k", Exclusive)
 	reexec.Say("%v", err)
+
+	// Now in the middle of waits, of so many that no lockfile is kept open.
+	for i := range keepOpen {
+		go d.Acquire(context.Background(), fmt.Sprint("other ", i), Exclusive)
+		for waiters(d, fmt.Sprint("other ", i)) == 0 {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	got := make(chan error, 2)
+	for _, limit := range []time.Duration{DefaultWaitLimit, 3 * time.Second} {
+		go func() {
+			_, err := d.Acquire(context.Background(), "held "+limit.String(), Exclusive, WaitLimit(limit))
+			got <- err
+		}()
+	}
+	for waiters(d, "held "+DefaultWaitLimit.String()) == 0 || waiters(d, "held 3s") == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for keptOpen() > 0 {
+		time.Sleep(time.Millisecond)
+	}
+	for i := range files {
+		if files[i], err = os.Open("/dev/null"); err != nil {
+			break
+		}
+	}
+	reexec.Say("%v", <-got)
+	<-in
+	for _, f := range files {
+		f.Close() // of those that could not be opened again, an error
+	}
+	reexec.Say("%v", <-got)
 	for range in {
 	}
 	return nil
 }
 
+// keptOpen returns how many lockfiles this process has open which it does not hold;
+// it must hold "k" alone. Where a descriptor's file can't be seen it is 0.
+func keptOpen() int {
+	n := -1
+	names, _ := filepath.Glob("/proc/self/fd/*")
+	for _, name := range names {
+		if to, err := os.Readlink(name); err == nil && strings.HasSuffix(to, keys.Ext) {
+			n++
+		}
+	}
+	return n
+}
+
 func TestRunningOutOfDescriptorsIsAClearErrorAndPasses(t *testing.T) {
 	dir := t.TempDir()
-	openDir(t, dir)
+	d := openDir(t, dir)
+	long := acquire(t, d, "held "+DefaultWaitLimit.String(), Exclusive)
+	acquire(t, d, "held 3s", Exclusive)
+	for i := range keepOpen {
+		acquire(t, d, fmt.Sprint("other ", i), Exclusive)
+	}
 	c := reexec.Start(t, "descr", dir)
 	if got := c.Next(); !strings.Contains(got, "too many open files") || !strings.Contains(got, "ulimit -n") {
 		t.Errorf("got %s", got)
 	}
 	c.Expect("<nil>")
+	if got := c.Next(); !strings.Contains(got, "wait limit reached") || !strings.Contains(got, "too many open files") {
+		t.Errorf("a wait without descriptors: %s", got)
+	}
+	release(t, long) // nobody can try for it at the moment
+	c.Tell("close some")
+	c.Expect("<nil>")
+}
+
+func TestOpenMakesWholeWhatACrashLeftClosed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o770|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	closed := filepath.Join(dir, recordDir)
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	openDir(t, dir)
+	fi, err := os.Stat(closed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fi.Mode().Perm()&0o070 != 0o070 {
+		t.Errorf("mode %v: the group is locked out", fi.Mode())
+	}
 }

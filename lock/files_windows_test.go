@@ -11,6 +11,12 @@ func descriptors(t testing.TB) int {
 	return 0
 }
 
+func markRole([]string, <-chan string) error { return errors.ErrUnsupported }
+
+func collectRole([]string, <-chan string) error { return errors.ErrUnsupported }
+
+func stormRole([]string, <-chan string) error { return errors.ErrUnsupported }
+
 func inheritRole([]string, <-chan string) error { return errors.ErrUnsupported }
 
 func descriptorsRole([]string, <-chan string) error { return errors.ErrUnsupported }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/imagelock/imagelock/internal/process"
 )
 
 // Process identifies a process, also after its pid was given to another.
@@ -24,7 +26,8 @@ type Process struct {
 	Executable string `json:"exe,omitempty"`
 }
 
-// String returns "pid 4711 (harness)"; for a zero Process "an unknown process".
+// String returns "pid 4711 (harness)"; for a zero Process "an unknown process". It
+// says so if the pid counts in another pid namespace than the caller's.
 func (p Process) String() string {
 	if p == (Process{}) {
 		return "an unknown process"
@@ -33,27 +36,46 @@ func (p Process) String() string {
 	if i := strings.LastIndexAny(name, `/\`); i >= 0 {
 		name = name[i+1:]
 	}
-	if name == "" {
-		return fmt.Sprintf("pid %d", p.PID)
+	text := fmt.Sprintf("pid %d", p.PID)
+	if name != "" {
+		text += " (" + name + ")"
 	}
-	return fmt.Sprintf("pid %d (%s)", p.PID, name)
+	if own := process.Self().Namespace; p.Namespace != "" && own != "" && p.Namespace != own {
+		text += " of another pid namespace"
+	}
+	return text
 }
 
-// Holder is somebody who holds a key, as the holder itself recorded it. What it
-// says is advisory: it is for people, never for decisions.
+// Holder is somebody who holds a key. Operation, Since and LogPath are what the
+// holder itself recorded, cleaned of what could drive a terminal: for people, never
+// for decisions.
 type Holder struct {
 	Process
-	Mode Mode
+	Mode Mode `json:"mode"`
 	// Operation is what the key is held for; may be empty.
-	Operation string
+	Operation string `json:"op,omitempty"`
 	// Since is when the key was granted, by the holder's clock; zero if
 	// unknown.
-	Since time.Time
+	Since time.Time `json:"since,omitzero"`
 	// LogPath is where the holder's work can be followed; may be empty.
-	LogPath string
+	LogPath string `json:"log,omitempty"`
 	// Recorded is false for a holder that keeps no record (flock(1), Python,
 	// the orphaned child of a dead process), found by other means.
-	Recorded bool
+	Recorded bool `json:"recorded"`
+	// Verified is true if the system itself has shown that this process holds
+	// the key. Of a holder with a record that means: the record's file is
+	// locked by the very process that the record names (its boot, its start
+	// time and its pid in its own pid namespace agree), and the same process
+	// has the key's lockfile locked in Mode. Of one without a record: it has
+	// the lockfile open and locked.
+	//
+	// It is false where the system shows another process, and where it does
+	// not show it: on other systems than Linux, in a pid namespace that the
+	// caller can't see, where /proc hides others' processes. A record is
+	// listed as long as its file is locked, by whomever, so without Verified
+	// anybody who can write into the directory may have made it up. Where the
+	// system shows all who hold a key [Inspect] leaves out all others.
+	Verified bool `json:"verified"`
 }
 
 // String returns "pid 4711 (harness) for build since 3m2s, log /path".
@@ -70,8 +92,11 @@ func (h *Holder) String() string {
 	if h.LogPath != "" {
 		b.WriteString(", log " + h.LogPath)
 	}
-	if !h.Recorded {
+	switch {
+	case !h.Recorded:
 		b.WriteString(", without a record")
+	case !h.Verified:
+		b.WriteString(", unverified")
 	}
 	return b.String()
 }

@@ -2,6 +2,7 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -18,6 +19,9 @@ import (
 // nobody does or that nobody can be named. It touches no key's lock, so that no
 // try of anybody fails for it. It reads one small file a process that has the
 // directory open; ctx bounds the search for those without a record.
+//
+// Another process's record may tell of a grant some microseconds after the acquire of
+// who waited has returned, and of a release a millisecond late.
 func (d *Dir) Holders(ctx context.Context, key string) ([]Holder, error) {
 	if key == "" || len(key) > MaxKeyLen {
 		return nil, &Error{Op: "holders", Key: clip(key, 60), Path: d.path, Err: fmt.Errorf("%w: %d bytes", ErrBadKey, len(key))}
@@ -29,7 +33,7 @@ func (d *Dir) Holders(ctx context.Context, key string) ([]Holder, error) {
 		own = d.ownHolder(e)
 	}
 	d.mu.Unlock()
-	found := d.recordedHolders(hash)
+	found := d.recordedHolders(context.WithoutCancel(ctx), hash, &look{ctx: context.WithoutCancel(ctx), path: d.path})
 	if own != nil {
 		found = append(found, *own)
 	}
@@ -48,7 +52,7 @@ func (d *Dir) ownHolder(e *entry) *Holder {
 	}
 	return &Holder{
 		Process: Process(process.Self()), Mode: g.mode, Operation: g.req.Operation,
-		Since: g.since, LogPath: g.req.LogPath, Recorded: true,
+		Since: g.since, LogPath: g.req.LogPath, Recorded: true, Verified: true,
 	}
 }
 
@@ -77,20 +81,25 @@ func foreignHolders(ctx context.Context, path string) []Holder {
 	var found []Holder
 	for _, p := range process.FlockOwners(ctx, path) {
 		p.Executable = printable.Clean(p.Executable, "")
-		found = append(found, Holder{Process: Process(p), Mode: Exclusive})
+		found = append(found, Holder{Process: Process(p), Mode: Exclusive, Verified: true})
 	}
 	return found
 }
 
+// inTheWay is holder for a claim that was given up for a cause.
+func (c *claim) inTheWay(cause error) *Holder {
+	if errors.Is(cause, errSettled) {
+		return nil // nobody asks
+	}
+	return c.holder()
+}
+
 // holder names who keeps c waiting; nil if nobody can be named.
 func (c *claim) holder() *Holder {
-	d := c.d
-	d.mu.Lock()
-	own := d.ownHolder(c.e)
-	d.mu.Unlock()
-	if own != nil {
+	if own := c.ownHolder(); own != nil {
 		return own
 	}
+	d := c.d
 	seen := &c.e.seen
 	seen.mu.Lock()
 	defer seen.mu.Unlock()
@@ -101,12 +110,34 @@ func (c *claim) holder() *Holder {
 	return seen.holder
 }
 
+// recordedHolder is holder without the search for those who keep no record.
+func (c *claim) recordedHolder() *Holder {
+	if own := c.ownHolder(); own != nil {
+		return own
+	}
+	return c.d.searchRecords(c.e)
+}
+
+func (c *claim) ownHolder() *Holder {
+	c.d.mu.Lock()
+	defer c.d.mu.Unlock()
+	return c.d.ownHolder(c.e)
+}
+
 // search finds another process that holds e.
 func (d *Dir) search(e *entry) *Holder {
-	found := d.recordedHolders(e.hash)
-	if len(found) == 0 {
-		found = foreignHolders(context.Background(), e.path)
+	if h := d.searchRecords(e); h != nil {
+		return h
 	}
+	return firstOf(foreignHolders(context.Background(), e.path))
+}
+
+func (d *Dir) searchRecords(e *entry) *Holder {
+	ctx := context.Background()
+	return firstOf(d.recordedHolders(ctx, e.hash, &look{ctx: ctx, path: d.path, cheap: true}))
+}
+
+func firstOf(found []Holder) *Holder {
 	if len(found) == 0 {
 		return nil
 	}

@@ -254,6 +254,10 @@ func TestCancelReturnsAtOnceAndLeavesNothing(t *testing.T) {
 	d := openDir(t, dir)
 	child := reexec.Start(t, "hold", dir, "k", "exclusive")
 	child.Expect("held")
+	// The first wait opens what the process keeps for its life.
+	if _, err := d.Acquire(t.Context(), "k", Exclusive, WaitLimit(time.Millisecond)); !errors.Is(err, ErrWaitLimit) {
+		t.Fatal(err)
+	}
 	before := descriptors(t)
 	reason := errors.New("user pressed Ctrl-C")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -342,6 +346,7 @@ func TestBadKeysAndOptionsAreRefusedAndChangeNothing(t *testing.T) {
 		"negative":     {"k", Exclusive, []AcquireOption{WaitLimit(-1)}, ErrBadOption},
 		"zero":         {"k", Exclusive, []AcquireOption{WaitLimit(0)}, ErrBadOption},
 		"mode":         {"k", Mode(7), nil, ErrBadOption},
+		"nil option":   {"k", Exclusive, []AcquireOption{Operation("x"), nil}, ErrBadOption},
 	} {
 		_, err := d.Acquire(t.Context(), c.key, c.mode, c.opts...)
 		if !errors.Is(err, c.want) || len(err.Error()) > 300 {
@@ -354,6 +359,18 @@ func TestBadKeysAndOptionsAreRefusedAndChangeNothing(t *testing.T) {
 	}
 	if _, err := Open(""); !errors.Is(err, ErrBadOption) {
 		t.Errorf("open: %v", err)
+	}
+	if _, err := Open(t.TempDir(), WithLogger(nil), nil); !errors.Is(err, ErrBadOption) {
+		t.Errorf("open: %v", err)
+	}
+	if _, err := d.TryAcquire(t.Context(), "k", Exclusive, nil); !errors.Is(err, ErrBadOption) {
+		t.Errorf("try: %v", err)
+	}
+	if _, err := AcquireAny(t.Context(), d, []string{"a", "b"}, Exclusive, nil); !errors.Is(err, ErrBadOption) {
+		t.Errorf("any: %v", err)
+	}
+	if _, err := AcquireAll(t.Context(), d, []Want{{Key: "a"}, {Key: "b"}}, nil); !errors.Is(err, ErrBadOption) {
+		t.Errorf("all: %v", err)
 	}
 	if names, _ := filepath.Glob(filepath.Join(d.Path(), "*.lock")); len(names) != 0 {
 		t.Errorf("left %v", names)

@@ -35,7 +35,10 @@ func (m Mode) String() string {
 // non-empty string of at most [MaxKeyLen] bytes.
 //
 // Acquiring is not re-entrant: a goroutine that acquires a key its own process
-// already holds waits for it like any other.
+// already holds waits for it like any other. But if the context that it passes
+// carries the held lock ([WithHeld]) it is told at once: in whatever modes, the
+// error of Acquire and TryAcquire is [ErrReentry] until that lock is released or
+// lost. Implementations find out with [Reentry].
 type Locker interface {
 	// Acquire waits until key is held in the given mode, and returns it.
 	//
@@ -46,7 +49,7 @@ type Locker interface {
 	//
 	// Every error is an [*Error], which never comes with a lock. errors.Is
 	// tells the reasons apart: [ErrWaitLimit], ctx's own error, [ErrBadKey],
-	// [ErrBadOption], [ErrClosed].
+	// [ErrBadOption], [ErrReentry], [ErrClosed].
 	Acquire(ctx context.Context, key string, mode Mode, opts ...AcquireOption) (Held, error)
 
 	// TryAcquire is Acquire that never waits for a holder: if the key cannot
@@ -94,18 +97,30 @@ type Request struct {
 	Operation string
 	// LogPath is the file in which the holder's work can be followed.
 	LogPath string
+
+	oneOf     oneOf
+	bystander bool
 }
 
 // NewRequest applies opts. Its error wraps [ErrBadOption].
 func NewRequest(opts ...AcquireOption) (Request, error) {
+	if len(opts) == 0 {
+		return Request{}, nil // and nothing is allocated
+	}
 	var r Request
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			return Request{}, nilOption(i)
+		}
 		if err := o.applyAcquire(&r); err != nil {
 			return Request{}, err
 		}
 	}
 	return r, nil
 }
+
+// nilOption is the error of an option that is nil, the i-th of a call.
+func nilOption(i int) error { return fmt.Errorf("%w: the option at %d is nil", ErrBadOption, i) }
 
 // AcquireOption is an option of [Locker].Acquire and TryAcquire.
 type AcquireOption interface {
@@ -126,6 +141,15 @@ func Operation(name string) AcquireOption {
 // shown to those who wait. By default there is none.
 func LogPath(path string) AcquireOption {
 	return acquireFunc(func(r *Request) error { r.LogPath = path; return nil })
+}
+
+// Bystander is for who only wants to know when a key was let go: who acquires it in
+// shared mode and lets go of it at once. It waits without a place in the line, which
+// is much cheaper where many processes wait so, and delays nobody. Those who stand in
+// line may be served before it, any number of times. A [Locker] without a line takes
+// no notice. By default whoever waits stands in line.
+func Bystander() AcquireOption {
+	return acquireFunc(func(r *Request) error { r.bystander = true; return nil })
 }
 
 // WaitOption is both an [Option] of [Open] and an [AcquireOption].

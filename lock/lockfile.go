@@ -25,10 +25,19 @@ type osLock interface {
 type lockfile struct {
 	osLock
 	// beacon is an open descriptor whose close wakes waiters; nil if the
-	// lock's own close does. See [beacon].
+	// lock's own close does.
 	beacon *os.File
 	// file is set if the lock was taken to be inherited.
 	file *os.File
+	// place is where its holder waited; nil if it did not.
+	place *place
+}
+
+// ring makes a lock that was got by a try which opened the file read-only wake
+// those who wait when it ends, by its release or by its holder's death. Without
+// it they are woken by their timers.
+func (f *lockfile) ring(path string) {
+	f.beacon, _ = os.OpenFile(path, os.O_RDWR|openFlags, 0)
 }
 
 func (f *lockfile) release() error {
@@ -37,6 +46,13 @@ func (f *lockfile) release() error {
 		f.beacon.Close() // after the unlock: who is woken by it finds the lock free
 	}
 	return err
+}
+
+// tidy does after a release what nobody waits for.
+func (f *lockfile) tidy() {
+	if f.place != nil {
+		f.place.leave()
+	}
 }
 
 // tryFile tries once for the lockfile at path and creates it if it is missing.
@@ -113,6 +129,10 @@ func isAt(l osLock, path string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	return standsAt(mine, path)
+}
+
+func standsAtSlowly(mine os.FileInfo, path string) (bool, error) {
 	there, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -135,6 +155,12 @@ func (d *Dir) createFile(path string) error {
 	_, _ = rand.Read(id[:]) // never fails
 	tmp := filepath.Join(d.path, recordDir, hex.EncodeToString(id[:])+tmpExt)
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := d.renewRecord(); err != nil {
+			return err
+		}
+		f, err = os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	}
 	if err != nil {
 		return err
 	}
@@ -144,6 +170,9 @@ func (d *Dir) createFile(path string) error {
 		return err
 	}
 	err = os.Link(tmp, path)
+	if err == nil {
+		d.created()
+	}
 	if err == nil || errors.Is(err, fs.ErrExist) {
 		return nil
 	}
@@ -165,6 +194,35 @@ func fitPermissions(f *os.File, shared fs.FileMode) error {
 		return nil
 	}
 	return f.Chmod(0o600 | shared)
+}
+
+// makeDir makes a directory for files of all who share the lock directory, if it
+// is missing. A setgid bit that came from above stays.
+func makeDir(dir string, shared, extra fs.FileMode) error {
+	err := os.Mkdir(dir, 0o700)
+	if err != nil && !errors.Is(err, fs.ErrExist) || shared == 0 {
+		return ignore(err, fs.ErrExist)
+	}
+	fi, serr := os.Lstat(dir)
+	if serr != nil {
+		return serr
+	}
+	want := 0o700 | shared | shared>>1 | extra
+	if err != nil { // it was there: made whole if a crash left it closed, and if it is ours
+		if fi.IsDir() && fi.Mode().Perm()&want.Perm() != want.Perm() {
+			_ = os.Chmod(dir, want|fi.Mode()&fs.ModeSetgid)
+		}
+		return nil
+	}
+	return os.Chmod(dir, want|fi.Mode()&fs.ModeSetgid)
+}
+
+// ignore returns err unless it is one that does not matter.
+func ignore(err, harmless error) error {
+	if errors.Is(err, harmless) {
+		return nil
+	}
+	return err
 }
 
 // fileError makes an error of open or flock clear.

@@ -2,10 +2,12 @@ package lock
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -13,15 +15,27 @@ import (
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
-func TestMain(m *testing.M) {
-	reexec.Main(m, map[string]reexec.Role{
-		"hold":    holdRole,
-		"count":   countRole,
-		"inherit": inheritRole,
-		"open":    openRole,
-		"descr":   descriptorsRole,
-	})
+// roles are those of this package's tests, with those that a file for one system
+// adds.
+var roles = map[string]reexec.Role{
+	"hold":        holdRole,
+	"count":       countRole,
+	"read":        readRole,
+	"inherit":     inheritRole,
+	"open":        openRole,
+	"descr":       descriptorsRole,
+	"inspect":     inspectRole,
+	"holdInspect": holdAndInspectRole,
+	"mark":        markRole,
+	"collect":     collectRole,
+	"storm":       stormRole,
+	"ask":         askRole,
+	"tell":        tellRole,
+	"hand":        handRole,
+	"orphan":      orphanRole,
 }
+
+func TestMain(m *testing.M) { reexec.Main(m, roles) }
 
 // openDir opens a lock directory for the length of a test.
 func openDir(t testing.TB, dir string, opts ...Option) *Dir {
@@ -84,9 +98,9 @@ func holdRole(args []string, in <-chan string) error {
 	return d.Close()
 }
 
-// countRole: DIR KEY N. Takes the lock N times; while it has it no marker file of
-// another may exist, and a counter that is read, then written, must not lose a
-// step.
+// countRole: DIR KEY N [shared]. Takes the lock N times; while it has it no marker
+// file of another may exist, and a counter that is read, then written, must not
+// lose a step. Who shares it looks for the marker only.
 func countRole(args []string, in <-chan string) error {
 	n, _ := strconv.Atoi(args[2])
 	d, err := Open(args[0])
@@ -95,18 +109,58 @@ func countRole(args []string, in <-chan string) error {
 	}
 	reexec.Say("ready")
 	<-in
+	mode, count := Exclusive, countOnce
+	if len(args) > 3 && parseMode(args[3]) == Shared {
+		mode, count = Shared, lookTwice
+	}
 	for range n {
-		h, err := d.Acquire(context.Background(), args[1], Exclusive)
+		h, err := d.Acquire(context.Background(), args[1], mode)
 		if err != nil {
 			return err
 		}
-		if err := countOnce(args[0]); err != nil {
+		if err := count(args[0]); err != nil {
 			return err
 		}
 		if err := h.Release(); err != nil {
 			return err
 		}
 	}
+	return d.Close()
+}
+
+// readRole: DIR KEY. Four goroutines hold the key shared with hardly a pause, so
+// that one always does, until its input ends.
+func readRole(args []string, in <-chan string) error {
+	d, err := Open(args[0])
+	if err != nil {
+		return err
+	}
+	reexec.Say("ready")
+	var wg sync.WaitGroup
+	ended := make(chan struct{})
+	go func() {
+		for range in {
+		}
+		close(ended)
+	}()
+	for range 4 {
+		wg.Go(func() {
+			for {
+				h, err := d.Acquire(context.Background(), args[1], Shared)
+				if err != nil {
+					return
+				}
+				time.Sleep(2 * time.Millisecond)
+				h.Release()
+				select {
+				case <-ended:
+					return
+				default:
+				}
+			}
+		})
+	}
+	wg.Wait()
 	return d.Close()
 }
 
@@ -123,6 +177,17 @@ func countOnce(dir string) error {
 		return err
 	}
 	return os.Remove(marker)
+}
+
+// lookTwice fails if an exclusive holder is at work.
+func lookTwice(dir string) error {
+	for range 2 {
+		if _, err := os.Lstat(filepath.Join(dir, "marker")); err == nil {
+			return errors.New("an exclusive holder beside a shared one")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
 }
 
 func counted(t *testing.T, dir string) int {

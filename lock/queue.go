@@ -14,8 +14,9 @@ import (
 // descriptor each, and would be served in any order.
 type entry struct {
 	key, hash, path string
+	line            ticketLine
 	group           *group      // holds the file, or tries for it; nil if nobody does
-	queue           *list.List  // of *waiter, first come first
+	queue           list.List   // of *waiter, first come first
 	pub             publication // has a mutex of its own
 	seen            sighting    // likewise
 }
@@ -49,6 +50,9 @@ type waiter struct {
 	mode  Mode
 	req   Request
 	since time.Time
+	// rejoin has a value when the waiter is first and could join the group but for
+	// a writer that may wait in another process: it has to look after that one.
+	rejoin chan struct{}
 	// turn receives the group the waiter has become a member of: a granted
 	// one, or one it has to lead to the file.
 	turn chan *group
@@ -58,24 +62,46 @@ type waiter struct {
 // enter makes the caller a member of the key's group if nothing stands in its
 // way, else a waiter. Nobody overtakes: a shared request joins a shared group
 // only while nobody waits, so a waiting exclusive one is not starved by this
-// process.
-func (e *entry) enter(mode Mode, req Request, now time.Time, queue bool) (*group, *waiter) {
-	if e.queue.Len() == 0 {
-		if e.group == nil {
-			e.group = &group{mode: mode, refs: 1, req: req, since: now}
-			return e.group, nil
-		}
-		if g := e.group; mode == Shared && g.mode == Shared && g.granted && !g.ending {
-			g.refs++
-			return g, nil
-		}
-	}
-	if !queue {
+// process; nor is one of another process, if yield is set for it.
+func (e *entry) enter(mode Mode, req Request, now time.Time, queue, yield bool) (*group, *waiter) {
+	joinable := mode == Shared && e.joinable()
+	switch {
+	case e.queue.Len() == 0 && e.group == nil:
+		e.group = &group{mode: mode, refs: 1, req: req, since: now}
+		return e.group, nil
+	case joinable && !yield:
+		e.group.refs++
+		return e.group, nil
+	case !queue:
 		return nil, nil
 	}
-	w := &waiter{mode: mode, req: req, since: now, turn: make(chan *group, 1)}
+	w := &waiter{mode: mode, req: req, since: now, rejoin: make(chan struct{}, 1), turn: make(chan *group, 1)}
+	if joinable {
+		w.rejoin <- struct{}{}
+	}
 	w.elem = e.queue.PushBack(w)
 	return nil, w
+}
+
+// joinable tells whether a shared request could join those who hold the key.
+func (e *entry) joinable() bool {
+	g := e.group
+	return e.queue.Len() == 0 && g != nil && g.mode == Shared && g.granted && !g.ending
+}
+
+// left is called when a waiter has given up: those behind may be able to join the
+// group now. The first of them looks, which takes a look at the line of processes.
+func (e *entry) left() {
+	g, front := e.group, e.queue.Front()
+	if front == nil || g == nil || g.mode != Shared || !g.granted || g.ending {
+		return
+	}
+	if w := front.Value.(*waiter); w.mode == Shared {
+		select {
+		case w.rejoin <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // inMotion returns a channel for a shared try that was turned away by a shared
@@ -83,7 +109,7 @@ func (e *entry) enter(mode Mode, req Request, now time.Time, queue bool) (*group
 // conflicts, the kernel's answer is but some microseconds off. Else it is nil.
 func (e *entry) inMotion(mode Mode) <-chan struct{} {
 	g := e.group
-	if mode != Shared || e.queue.Len() > 0 || g == nil || g.mode != Shared || g.waiting && !g.granted {
+	if mode != Shared || e.queue.Len() > 0 || g == nil || g.mode != Shared || g.waiting && !g.granted || e.joinable() {
 		return nil
 	}
 	if g.moved == nil {
@@ -101,7 +127,7 @@ func (e *entry) next() {
 }
 
 // admit lets the shared waiters at the head of the queue join a shared group: one
-// that was just granted, or before which an exclusive waiter has given up.
+// that was just granted, or that no writer of another process waits for.
 func (e *entry) admit() {
 	g := e.group
 	if g == nil || g.mode != Shared || !g.granted || g.ending {

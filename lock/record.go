@@ -47,6 +47,9 @@ type entryText struct {
 	Key  string    `json:"key"`
 	Held *heldText `json:"held,omitempty"`
 	Wait *waitText `json:"wait,omitempty"`
+	Told *toldText `json:"told,omitempty"` // in an entry of its own
+
+	exact bool // of one that was read: Key is the very key of that hash
 }
 
 type heldText struct {
@@ -58,39 +61,36 @@ type heldText struct {
 }
 
 type waitText struct {
+	Mode      string `json:"mode,omitempty"` // of the first in line
 	Count     int    `json:"count"`
 	Operation string `json:"op,omitempty"`
 	Since     int64  `json:"since_ms"`
 }
 
+// toldText is a held lock that child processes were told of ([Environ]). It has an
+// entry of its own: of several who share a lock each may have told his children,
+// and is the only one who takes it back.
+type toldText struct {
+	Serial uint64 `json:"serial"`
+	Mode   string `json:"mode"`
+}
+
 // record is this process's own file.
 type record struct {
+	mu   sync.Mutex // guards all below, and the order of writes
 	path string
 	lock *flock.Flock
-
-	mu   sync.Mutex // guards all below, and the order of writes
-	file *os.File   // nil once closed
+	file *os.File // nil once closed, and where there is no room for one
 	free []int
-	used int // slots ever handed out, slot 0 included
+	used int    // slots ever handed out, slot 0 included
+	buf  []byte // of the next write
 }
 
 // openRecord creates the record, and thereby probes that two descriptors of one
 // file exclude each other in this directory.
 func openRecord(dir string, shared fs.FileMode) (*record, error) {
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		if shared != 0 {
-			fi, err := os.Stat(dir)
-			if err != nil {
-				return nil, err
-			}
-			// Sticky: nobody removes another user's record or temporary file.
-			// A setgid bit that came from above stays: lockfiles are made here.
-			mode := 0o700 | shared | shared>>1 | fs.ModeSticky | fi.Mode()&fs.ModeSetgid
-			if err := os.Chmod(dir, mode); err != nil {
-				return nil, err
-			}
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	// Sticky: nobody removes another user's record or temporary file.
+	if err := makeDir(dir, shared, fs.ModeSticky); err != nil {
 		return nil, err
 	}
 	if fi, err := os.Lstat(dir); err != nil {
@@ -112,12 +112,19 @@ func newRecord(dir string, shared fs.FileMode) (*record, error) {
 	var id [idSize]byte
 	_, _ = rand.Read(id[:]) // never fails
 	path := filepath.Join(dir, hex.EncodeToString(id[:]))
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR|openFlags, 0o600)
+	// It gets its name when it is locked: those who look whether its process
+	// lives would lock it first, and many of them every new one.
+	made := path + tmpExt
+	if !renamesOpenFiles {
+		made = path
+	}
+	f, err := os.OpenFile(made, os.O_CREATE|os.O_EXCL|os.O_RDWR|openFlags, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	undo := func(l *flock.Flock, err error) (*record, error) {
 		f.Close()
+		os.Remove(made)
 		os.Remove(path)
 		if l != nil {
 			l.Unlock()
@@ -130,23 +137,31 @@ func newRecord(dir string, shared fs.FileMode) (*record, error) {
 			return undo(nil, err)
 		}
 	}
-	l := flock.New(path, flock.SetFlag(os.O_RDWR|openFlags))
+	l := flock.New(made, flock.SetFlag(os.O_RDWR|openFlags))
 	ok, err := l.TryLock()
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !ok {
 		return undo(nil, nil)
 	}
 	if err != nil {
-		return undo(nil, fileError(path, err))
+		return undo(nil, fileError(made, err))
 	}
-	if same, err := isAt(l, path); !same || err != nil {
+	if same, err := isAt(l, made); !same || err != nil {
 		return undo(l, err)
 	}
-	if err := probe(path); err != nil {
+	if err := probe(made); err != nil {
 		return undo(l, err)
+	}
+	if made != path {
+		if err := os.Rename(made, path); errors.Is(err, fs.ErrNotExist) {
+			return undo(l, nil) // this process was stopped, and it looked like a dead one's
+		} else if err != nil {
+			return undo(l, err)
+		}
 	}
 	r := &record{path: path, lock: l, file: f, used: 1}
 	if text, err := json.Marshal(Process(process.Self())); err == nil && len(text) < slotSize-2 {
-		r.write(0, append([]byte{' '}, text...))
+		r.buf = append([]byte{' '}, text...)
+		r.write(0)
 	}
 	return r, nil
 }
@@ -199,32 +214,37 @@ func (r *record) put(slot int, e *entryText) {
 	if slot == 0 {
 		return
 	}
-	var text []byte
-	if e != nil {
-		var err error
-		text, err = json.Marshal(e)
-		if err == nil && len(text) >= slotSize {
-			short := *e
-			short.Key = clip(e.Key, 60)
-			if e.Held != nil {
-				h := *e.Held
-				h.LogPath, h.Operation = "", clip(h.Operation, 20)
-				short.Held = &h
-			}
-			text, err = json.Marshal(&short)
-		}
-		if err != nil || len(text) >= slotSize {
-			text = nil
-		}
-	}
-	r.write(int64(slot)*slotSize, text)
-}
-
-func (r *record) write(at int64, text []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.buf = r.buf[:0]
+	if e != nil {
+		if r.buf = appendEntry(r.buf, e); len(r.buf) >= slotSize {
+			r.buf = appendEntry(r.buf[:0], e.short())
+		}
+		if len(r.buf) >= slotSize {
+			r.buf = r.buf[:0]
+		}
+	}
+	r.write(int64(slot) * slotSize)
+}
+
+// short leaves out what makes an entry too long for its slot.
+func (e *entryText) short() *entryText {
+	short := *e
+	short.Key = clip(e.Key, 60)
+	if e.Held != nil {
+		h := *e.Held
+		h.LogPath, h.Operation = "", clip(h.Operation, 20)
+		short.Held = &h
+	}
+	return &short
+}
+
+// write writes buf. The caller holds r.mu.
+func (r *record) write(at int64) {
 	if r.file != nil {
-		_, _ = r.file.WriteAt(append(text, '\n'), at)
+		r.buf = append(r.buf, '\n')
+		_, _ = r.file.WriteAt(r.buf, at)
 	}
 }
 

@@ -38,10 +38,12 @@ func (s *Set) Release() error {
 // exclusively if anybody wants it so.
 //
 // It blocks until all are granted, ctx ends, or the wait limit has passed, which
-// bounds the whole wait ([DefaultWaitLimit] unless opts say otherwise). On any
-// error it releases what it had. The errors are those of [Locker].Acquire for the
-// key that could not be had. A caller that holds one of the keys already waits
-// for itself.
+// bounds the whole wait (by default what l has as a default if it is a [Dir], else
+// [DefaultWaitLimit]). On any error it releases what it had, and a lock that is
+// lost while others are waited for is one ([ErrLost]). The errors are those of
+// [Locker].Acquire for the key that could not be had, with the time of the whole
+// wait. If ctx carries one of the keys ([WithHeld]) it is [ErrReentry], before
+// anything is waited for.
 func AcquireAll(ctx context.Context, l Locker, wants []Want, opts ...AcquireOption) (*Set, error) {
 	req, err := NewRequest(opts...)
 	if err == nil && len(wants) == 0 {
@@ -50,18 +52,63 @@ func AcquireAll(ctx context.Context, l Locker, wants []Want, opts ...AcquireOpti
 	if err != nil {
 		return nil, &Error{Op: "acquire", Err: err}
 	}
-	deadline := time.Now().Add(cmp.Or(req.Wait, DefaultWaitLimit))
+	start := time.Now()
+	deadline := start.Add(cmp.Or(req.Wait, defaultWait(l)))
+	wants = inOrder(wants)
+	if err := reentryOf(ctx, l, wants); err != nil {
+		return nil, err
+	}
+	// Whoever has lost one of the locks need not wait for the others.
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	s := &Set{}
-	for _, w := range inOrder(wants) {
+	for _, w := range wants {
 		// What is left may be nothing: the key is then had at once or not.
 		left := max(time.Until(deadline), time.Nanosecond)
 		h, err := l.Acquire(ctx, w.Key, w.Mode, append(slices.Clone(opts), WaitLimit(left))...)
-		if err != nil {
-			return nil, errors.Join(err, s.Release())
+		if err == nil {
+			s.held = append(s.held, h)
+			defer context.AfterFunc(h.Context(), func() { stop(context.Cause(h.Context())) })()
 		}
-		s.held = append(s.held, h)
+		if lost := s.lost(); lost != nil {
+			err = lost
+		}
+		if err != nil {
+			if e, ok := err.(*Error); ok {
+				whole := *e
+				whole.Waited = time.Since(start)
+				err = &whole
+			}
+			return nil, withRelease(err, s.Release())
+		}
 	}
 	return s, nil
+}
+
+// lost returns the error of a set of which a lock was lost.
+func (s *Set) lost() error {
+	for _, h := range s.held {
+		if ctx := h.Context(); ctx.Err() != nil {
+			return &Error{Op: "acquire", Key: h.Key(), Err: context.Cause(ctx)}
+		}
+	}
+	return nil
+}
+
+// withRelease adds what went wrong with a release, if anything did. Without, the
+// error stays the [*Error] that it is.
+func withRelease(err, release error) error {
+	if release == nil {
+		return err
+	}
+	return errors.Join(err, release)
+}
+
+func defaultWait(l Locker) time.Duration {
+	if d, ok := l.(*Dir); ok {
+		return d.wait
+	}
+	return DefaultWaitLimit
 }
 
 // inOrder sorts wants by key, without duplicates.
@@ -74,61 +121,30 @@ func inOrder(wants []Want) []Want {
 	return slices.CompactFunc(sorted, func(a, b Want) bool { return a.Key == b.Key })
 }
 
-// AcquireAny acquires one of keys, whichever is free first: the first in the order
-// given that is free at once, else the first that becomes free. A build slot, or
-// the next task that nobody else works on, is had this way.
-//
-// It blocks until one is granted, ctx ends, or the wait limit has passed. Its
-// error is then that for one of the keys. A lock that is granted at the same
-// moment as another is let go again. While it waits it costs what a waiter costs,
-// for each of the keys.
-func AcquireAny(ctx context.Context, l Locker, keys []string, mode Mode, opts ...AcquireOption) (Held, error) {
-	if len(keys) == 0 {
-		return nil, &Error{Op: "acquire", Err: fmt.Errorf("%w: no keys are wanted", ErrBadOption)}
-	}
-	for _, key := range keys {
-		h, err := l.TryAcquire(ctx, key, mode, opts...)
-		if err == nil || !errors.Is(err, ErrHeld) {
-			return h, err
+// reentryOf returns the [ErrReentry] of the first of wants whose acquire with ctx
+// could only wait for its own caller, nil if there is none. It comes before any
+// wait, and does not depend on which key is free.
+func reentryOf(ctx context.Context, l Locker, wants []Want) error {
+	for _, w := range wants {
+		if d, ok := l.(*Dir); ok {
+			if e := d.reentry(ctx, "acquire", w.Key, w.Mode); e != nil {
+				return e
+			}
+			continue
+		}
+		if carriedOn(ctx, w.Key, func(Held) bool { return true }) == nil {
+			continue
+		}
+		// Whether the carried lock is one of l's only l can tell.
+		h, err := l.TryAcquire(ctx, w.Key, w.Mode)
+		if errors.Is(err, ErrReentry) {
+			return err
+		}
+		if err == nil {
+			if err := h.Release(); err != nil {
+				return err
+			}
 		}
 	}
-	// Whoever has one stops the others.
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	type answer struct {
-		held Held
-		err  error
-	}
-	answers := make(chan answer, len(keys))
-	for _, key := range keys {
-		go func() {
-			h, err := l.Acquire(ctx, key, mode, opts...)
-			answers <- answer{h, err}
-		}()
-	}
-	var got Held
-	var first, release error
-	for range keys {
-		a := <-answers
-		switch {
-		case a.err != nil:
-			// The first is the one that tells why; later ones may only
-			// have been stopped.
-			first = cmp.Or(first, a.err)
-		case got == nil:
-			got = a.held
-			stop(errGranted)
-		default:
-			release = errors.Join(release, a.held.Release())
-		}
-	}
-	if got == nil {
-		return nil, first
-	}
-	if release != nil {
-		return nil, errors.Join(release, got.Release())
-	}
-	return got, nil
+	return nil
 }
-
-var errGranted = errors.New("another of the keys was granted")

@@ -2,12 +2,12 @@ package lock
 
 import (
 	"context"
-	"os"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
-
-	"github.com/imagelock/imagelock/internal/wake"
 )
 
 // The net under the events, for a lost one, for a holder that makes none (it
@@ -28,9 +28,17 @@ func newNet(longest time.Duration) *backoff.ExponentialBackOff {
 	)
 }
 
+// pace keeps the net's price bounded: however many keys a process waits for, it
+// tries no more often than once in this time.
+const pace = 4 * time.Millisecond
+
+// tick is what longer pauses end at a multiple of: when a process waits for many
+// keys, trying for some of them together costs a fraction of waking up for each.
+const tick = longestPolling
+
 // burst are the pauses after an event. When the kernel ends a killed holder it
 // may close the descriptor that makes the event an instant before the one that
-// holds the lock. When several processes are woken, all but one fail.
+// holds the lock.
 var burst = []time.Duration{0, 50 * time.Microsecond, 200 * time.Microsecond, time.Millisecond}
 
 // eventGap is the least time between two events' bursts: a foreign program that
@@ -40,138 +48,184 @@ const eventGap = 2 * time.Millisecond
 // lockFile gets the file of c's key for group g. It is called by one goroutine of
 // this process at a time for a key.
 func (c *claim) lockFile(ctx context.Context, g *group, line *waitLine) (*lockfile, *waitLine, error) {
-	d := c.d
-	f, err := d.tryFile(c.e.path, c.mode, true, c.raw)
-	if err != nil {
-		return nil, line, c.fail(err, nil)
-	}
-	if f != nil {
-		return f, line, nil
-	}
 	if c.op == "try" {
-		return nil, line, c.fail(ErrHeld, nil)
+		f, err := c.tryOnce(ctx)
+		return f, line, err
+	}
+	if c.req.bystander || !c.crowded() {
+		// A bystander comes in the middle of what somebody does, and so do many others:
+		// the event of his try would only wake them.
+		quiet := c.req.bystander
+		f, err := c.d.tryFirst(ctx, c.e, c.mode, !quiet, c.raw)
+		if err != nil {
+			return nil, line, c.fail(err, nil)
+		}
+		if f != nil {
+			if quiet {
+				f.ring(c.e.path)
+			}
+			return f, line, nil
+		}
 	}
 
+	d := c.d
 	d.mu.Lock()
 	g.waiting = true
 	g.rest()
 	d.mu.Unlock()
 	d.publish(c.e)
+	c.arm()
+	d.waits.Add(1)
+	defer d.waits.Add(-1)
+	p := c.stand(ctx)
 	if line == nil {
-		line = c.beginWait()
+		line = c.beginWait() // takes its time, and somebody may stand in line meanwhile
 	}
-	b := &bell{d: d, path: c.e.path}
-	defer b.close()
-	b.hang()
-	net := d.net(b.longest())
-	timer := time.NewTimer(0) // once more, now that events are listened to
+	f, err := c.await(ctx, p, line)
+	return f, line, err
+}
+
+// await waits in line, then for the file. Its error names no holder yet.
+func (c *claim) await(ctx context.Context, p *place, line *waitLine) (f *lockfile, err error) {
+	defer func() {
+		if f == nil {
+			p.leave()
+		}
+	}()
+	timer := time.NewTimer(0) // at once, now that events are listened to
 	defer timer.Stop()
 	var lastEvent time.Time
-	tries := 0 // of the burst that goes on
+	tries := len(burst) // of the burst that goes on: none
+	var trouble error   // what kept the last try from being one
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, line, c.fail(ctxError(ctx), c.holder())
+			return nil, c.fail(ctxError(ctx), nil)
 		case <-c.limit:
-			return nil, line, c.fail(ErrWaitLimit, c.holder())
+			if trouble != nil {
+				return nil, c.fail(fmt.Errorf("%w, and the last try said: %w", ErrWaitLimit, trouble), nil)
+			}
+			return nil, c.fail(ErrWaitLimit, nil)
 		case <-line.tick():
 			line.again()
 			continue
-		case <-b.rung():
-			net.Reset()
-			tries = 0
-			if gap := eventGap - time.Since(lastEvent); gap > 0 {
-				timer.Reset(gap)
-				continue
+		case h := <-line.news():
+			line.heard(h)
+			continue
+		case <-p.rung():
+			p.net.Reset()
+			if p.behind == "" {
+				tries = 0
+				if gap := eventGap - time.Since(lastEvent); gap > 0 {
+					timer.Reset(gap)
+					continue
+				}
+				lastEvent = time.Now()
 			}
 		case <-timer.C:
 		}
-		lastEvent = time.Now()
-		f, err := d.tryFile(c.e.path, c.mode, false, c.raw)
-		if err != nil {
-			return nil, line, c.fail(err, nil)
+		if p.behind != "" {
+			p.look()
 		}
-		if f != nil {
-			if err := ctxError(ctx); err != nil { // ended at the same moment
-				f.release()
-				return nil, line, c.fail(err, nil)
+		if p.behind != "" {
+			pause, err := p.push()
+			if trouble = err; err != nil && !passes(err) {
+				return nil, c.fail(err, nil)
 			}
-			f.beacon = b.take()
-			return f, line, nil
+			timer.Reset(pause)
+			continue
+		}
+		got, err := p.try()
+		if trouble = err; err != nil && !passes(err) {
+			return nil, c.fail(err, nil)
+		}
+		if got != nil {
+			if err := ctxError(ctx); err != nil { // ended at the same moment
+				got.release()
+				return nil, c.fail(err, nil)
+			}
+			got.place = p
+			return got, nil
 		}
 		if tries++; tries < len(burst) {
 			timer.Reset(burst[tries])
 			continue
 		}
 		line.soon()
-		b.hang() // the file may be another by now
-		timer.Reset(net.NextBackOff())
-	}
-}
-
-// bell is what wakes one waiter of a lockfile: a watch on the file, and an open
-// descriptor of it for writing, the beacon. Later tries open the file read-only,
-// so that a failed one wakes nobody, and a lock they get would wake nobody when
-// it ends; the beacon, closed after the unlock by its holder or, if that dies, by
-// the kernel, does. It costs a descriptor a waited-for key.
-type bell struct {
-	d      *Dir
-	path   string
-	beacon *os.File
-	watch  wake.Watch
-}
-
-// hang puts the bell up, or puts it up anew if the file at the path is no longer
-// the one it hangs on. It does what it can: without a bell the net remains.
-func (b *bell) hang() {
-	if b.beacon != nil {
-		mine, err1 := b.beacon.Stat()
-		there, err2 := os.Lstat(b.path)
-		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
-			return
+		if p.look() {
+			timer.Reset(0)
+			continue
 		}
-		b.close()
+		timer.Reset(p.pause())
 	}
-	f, err := os.OpenFile(b.path, os.O_RDWR|openFlags, 0)
+}
+
+// passes tells whether err is of a kind that time mends: a wait that has begun goes
+// on. A first try returns it, when the caller can still do something about it.
+func passes(err error) bool {
+	return slices.ContainsFunc(scarcity, func(e error) bool { return errors.Is(err, e) })
+}
+
+// pause is how long the net waits next.
+func (p *place) pause() time.Duration {
+	p.net.MaxInterval = max(p.net.MaxInterval, time.Duration(p.c.d.waits.Load())*pace)
+	d := p.net.NextBackOff()
+	if d < 2*tick {
+		return d
+	}
+	return d - (time.Since(p.c.d.opened)+d)%tick
+}
+
+// crowded tells whether somebody waits in line whom a newcomer must not overtake.
+func (c *claim) crowded() bool {
+	l := c.e.line
+	if !isThere(l.path) {
+		return false
+	}
+	tickets, err := l.ahead("", c.mode, nil)
+	if l.nearest(tickets) != "" {
+		return true
+	}
+	if err == nil {
+		l.clear()
+	}
+	return false
+}
+
+// courteous is how often a try that finds the lock free although others wait for
+// it offers it to them. Were it to overtake them, a loop of tries, which is always
+// faster than a process that has to be woken, would starve them; were it to yield
+// for good, a stopped waiter would keep everybody from a free lock.
+const courteous = 2
+
+// tryOnce is lockFile for a try.
+func (c *claim) tryOnce(ctx context.Context) (*lockfile, error) {
+	for range courteous {
+		if !c.crowded() {
+			break
+		}
+		if c.req.oneOf.n > 0 {
+			return nil, c.fail(ErrHeld, nil) // whoever tries several stands in line next
+		}
+		free, err := c.offer()
+		switch {
+		case err != nil:
+			return nil, c.fail(err, nil)
+		case !free:
+			return nil, c.fail(ErrHeld, nil)
+		}
+		select {
+		case <-time.After(courtesy):
+		case <-ctx.Done():
+			return nil, c.fail(ctxError(ctx), nil)
+		}
+	}
+	f, err := c.d.tryFirst(ctx, c.e, c.mode, true, c.raw)
 	if err != nil {
-		f = nil
+		return nil, c.fail(err, nil)
 	}
-	b.beacon = f
-	if b.watch == nil {
-		if w, err := b.d.events.Watch(b.path); err == nil {
-			b.watch = w
-		}
+	if f == nil {
+		return nil, c.fail(ErrHeld, nil)
 	}
-}
-
-func (b *bell) rung() <-chan struct{} {
-	if b.watch == nil {
-		return nil
-	}
-	return b.watch.C()
-}
-
-func (b *bell) longest() time.Duration {
-	if b.watch == nil {
-		return longestPolling
-	}
-	return longestInterval
-}
-
-// take hands the beacon over to the lock that was granted.
-func (b *bell) take() *os.File {
-	f := b.beacon
-	b.beacon = nil
-	return f
-}
-
-func (b *bell) close() {
-	if b.watch != nil {
-		b.watch.Close()
-		b.watch = nil
-	}
-	if b.beacon != nil {
-		b.beacon.Close()
-		b.beacon = nil
-	}
+	return f, nil
 }

@@ -91,6 +91,23 @@ func TestALostEventCostsNoMoreThanTheNet(t *testing.T) {
 	})
 }
 
+func TestThatThereAreNoEventsIsSaidOnceAndToThoseWhoDebug(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.DebugLevel)
+		d := openDir(t, t.TempDir(), withEvents(wake.Polling{}), WithLogger(zap.New(core)))
+		for _, key := range []string{"one", "two"} {
+			defer occupy(t, d, key)()
+			if _, err := d.Acquire(t.Context(), key, Exclusive, WaitLimit(time.Minute)); !errors.Is(err, ErrWaitLimit) {
+				t.Error(err)
+			}
+		}
+		said := logs.FilterMessageSnippet("no file events").All()
+		if len(said) != 1 || said[0].Level != zap.DebugLevel {
+			t.Errorf("%+v", said)
+		}
+	})
+}
+
 func TestAWaitIsLoggedWhenItBeginsGoesOnAndEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)

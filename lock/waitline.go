@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"errors"
 	"time"
 
 	"go.uber.org/zap"
@@ -18,6 +19,10 @@ type waitLine struct {
 	due     time.Time // of the next line, even if nothing has changed
 	holder  Process
 	started time.Time
+	// found is where a search for a holder without a record ends, which looks
+	// into all processes: not the work of a goroutine that may have its turn
+	// at any moment. It is nil while there is none.
+	found chan *Holder
 }
 
 const (
@@ -30,18 +35,24 @@ const (
 
 func (c *claim) beginWait() *waitLine {
 	log := c.d.log
-	if !log.Core().Enabled(zapcore.InfoLevel) {
+	if !log.Core().Enabled(zapcore.InfoLevel) || c.req.oneOf.i > 0 {
 		return nil
+	}
+	if others := c.req.oneOf.n - 1; others > 0 {
+		log = log.With(zap.Int("or_of_others", others))
 	}
 	w := &waitLine{
 		c: c, every: firstLine, started: time.Now(),
 		log: log.With(zap.String("key", c.e.key), zap.String("path", c.e.path), zap.Stringer("mode", c.mode)),
 	}
-	h := c.holder()
+	h := c.recordedHolder()
 	w.note(h)
 	w.log.Info("waiting for lock", holderFields(h)...)
 	w.due = w.started.Add(w.every)
 	w.timer = time.NewTimer(w.every)
+	if h == nil {
+		w.search()
+	}
 	return w
 }
 
@@ -59,9 +70,40 @@ func (w *waitLine) soon() {
 	}
 }
 
-// again writes a line if it is time or the holder is another.
+// search looks for a holder without a record; its end is news.
+func (w *waitLine) search() {
+	if w.found != nil {
+		return
+	}
+	found := make(chan *Holder, 1)
+	w.found = found
+	go func() { found <- w.c.holder() }()
+}
+
+func (w *waitLine) news() <-chan *Holder {
+	if w == nil {
+		return nil
+	}
+	return w.found
+}
+
+// heard is what follows on news.
+func (w *waitLine) heard(h *Holder) {
+	w.found = nil
+	w.say(h)
+}
+
+// again looks once more, when it is time or the holder may be another.
 func (w *waitLine) again() {
-	h := w.c.holder()
+	if h := w.c.recordedHolder(); h != nil {
+		w.say(h)
+	} else {
+		w.search()
+	}
+}
+
+// say writes a line if it is time or the holder is another.
+func (w *waitLine) say(h *Holder) {
 	now := time.Now()
 	isDue := !now.Before(w.due)
 	if w.note(h) || isDue {
@@ -89,6 +131,10 @@ func (w *waitLine) end(err error) {
 	}
 	w.timer.Stop()
 	waited := zap.Duration("waited", time.Since(w.started))
+	if errors.Is(err, errSettled) {
+		w.log.Info("got another lock after waiting", waited)
+		return
+	}
 	if err != nil {
 		w.log.Info("gave up waiting for lock", waited, zap.NamedError("cause", err))
 		return
