@@ -42,17 +42,22 @@ func (s *Store) checkBases(ctx context.Context, spec ContextBuild, dockerfile []
 func (s *Store) checkBase(ctx context.Context, named reference.Named, want platform) error {
 	rctx, cancel := limit(ctx, s.requestLimit)
 	defer cancel()
-	// An engine looks for a digest under the name alone.
-	if d, ok := named.(reference.Digested); ok {
-		if c, err := reference.WithDigest(reference.TrimNamed(named), d.Digest()); err == nil {
-			named = c
-		}
-	}
-	id, err := s.find(rctx, named, want)
-	if err == nil && id == "" {
+	img, err := s.find(rctx, digested(named), want)
+	if err == nil && img == nil {
 		err = ErrMissingBase
 	}
 	return err
+}
+
+// digested leaves out the tag of a name with a digest: an engine looks for that under the
+// name alone.
+func digested(named reference.Named) reference.Named {
+	if d, ok := named.(reference.Digested); ok {
+		if c, err := reference.WithDigest(reference.TrimNamed(named), d.Digest()); err == nil {
+			return c
+		}
+	}
+	return named
 }
 
 // buildArgs are the variables that a FROM may use.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"path/filepath"
 
 	"github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/client"
@@ -14,6 +15,7 @@ import (
 )
 
 // ContextBuild says how to build an image from a directory. Only Dir is required.
+// [ContextBuild.Inputs] digests what it says.
 type ContextBuild struct {
 	// Dir is the context directory. What its .dockerignore (or, if there is
 	// one, <Dockerfile>.dockerignore) excludes is not sent.
@@ -23,10 +25,17 @@ type ContextBuild struct {
 	// "Dockerfile". It is always sent, even if it is excluded.
 	Dockerfile string
 
+	// DockerfileText is what the Dockerfile says, for one that is not a file in
+	// Dir. It is sent under the name Dockerfile, in the place of the file of that
+	// name if there is one; a step that copies the whole directory copies it too.
+	// By default the file is read.
+	DockerfileText string
+
 	// Args are the values of the Dockerfile's ARG instructions.
 	Args map[string]string
 
-	// Labels are set on the image.
+	// Labels are set on the image, beside those of [imagecache.Build].Labels,
+	// of which they replace all but the ones of imagecache itself.
 	Labels map[string]string
 
 	// Target is the stage to build. By default it is the last.
@@ -66,19 +75,30 @@ type ContextBuild struct {
 // [*DockerfileError], a [*BaseError], a [*ContextError], and an [*EngineError]
 // for all else, the end of the context among it.
 //
-// The function may be used for several images, and by several goroutines.
+// The function may be used for several images, and by several goroutines. It says what
+// it builds ([imagecache.Described]).
 func (s *Store) BuildContext(spec ContextBuild) imagecache.BuildFunc {
 	spec.Args, spec.Labels = maps.Clone(spec.Args), maps.Clone(spec.Labels)
-	if spec.Dockerfile == "" {
-		spec.Dockerfile = "Dockerfile"
-	}
-	return func(ctx context.Context, b *imagecache.Build) error {
+	spec.Dockerfile = spec.dockerfile()
+	return imagecache.Described(func(ctx context.Context, b *imagecache.Build) error {
 		return s.build(ctx, spec, b)
+	}, s.describe(spec)...)
+}
+
+// describe says of what the image is made: all that can make it another.
+func (s *Store) describe(spec ContextBuild) []string {
+	dir := spec.Dir
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" {
+		dir = abs
+	}
+	return []string{
+		"docker context", s.platform.String(), dir, spec.Dockerfile, spec.DockerfileText, spec.Target, spec.NetworkMode,
+		fmt.Sprint(spec.NoCache), fmt.Sprintf("%q", spec.Args), fmt.Sprintf("%q", spec.Labels),
 	}
 }
 
 func (s *Store) build(ctx context.Context, spec ContextBuild, b *imagecache.Build) error {
-	dir, err := openContext(spec.Dir, spec.Dockerfile)
+	dir, err := openContext(spec.Dir, spec.Dockerfile, spec.DockerfileText)
 	if err != nil {
 		return err
 	}
@@ -86,10 +106,12 @@ func (s *Store) build(ctx context.Context, spec ContextBuild, b *imagecache.Buil
 		return err
 	}
 	out := newPrinter(b.Log, patient(ctx, spec.Progress))
+	out.began = b.Step
 	// Ending the request ends the build in the engine, whatever way we leave.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	body := dir.send(ctx)
+	spec.Labels = b.MergeLabels(spec.Labels)
 	err = s.request(ctx, spec, b.Reference, dir.dockerfile, body, out)
 	out.flush()
 	// What we could not send is why, whatever the engine made of the rest.

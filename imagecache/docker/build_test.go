@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/internal/contextdir"
 )
 
 func TestABuildHasItsArgsLabelsTargetAndTag(t *testing.T) {
@@ -59,6 +61,41 @@ RUN ["/helper", "fail", "1", "0"]
 	}
 }
 
+func TestContextsThatMakeDifferentImagesAreDifferentBuilds(t *testing.T) {
+	s := realEngine(t)
+	c, err := imagecache.Open(t.Context(), s, imagecache.WithDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tag := newRef(t, s)
+	of := func(change func(*ContextBuild)) imagecache.BuildFunc {
+		spec := ContextBuild{Dir: "testdata", Args: map[string]string{"A": "1", "B": "2"}, Labels: map[string]string{"l": "1"}}
+		change(&spec)
+		return s.BuildContext(spec)
+	}
+	for name, change := range map[string]func(*ContextBuild){
+		"":             func(b *ContextBuild) { b.Dir, b.Dockerfile, b.Progress = "./testdata/.", "Dockerfile", io.Discard },
+		"directory":    func(b *ContextBuild) { b.Dir = "elsewhere" },
+		"Dockerfile":   func(b *ContextBuild) { b.Dockerfile = "Other" },
+		"an argument":  func(b *ContextBuild) { b.Args["A"] = "2" },
+		"one argument": func(b *ContextBuild) { delete(b.Args, "B") },
+		"a label":      func(b *ContextBuild) { b.Labels["l"] = "2" },
+		"the target":   func(b *ContextBuild) { b.Target = "x" },
+		"the network":  func(b *ContextBuild) { b.NetworkMode = "none" },
+		"the cache":    func(b *ContextBuild) { b.NoCache = true },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // so that nothing is built
+		_, err := c.EnsureAll(ctx, []imagecache.Image{
+			{Tag: tag, Build: of(func(*ContextBuild) {})}, {Tag: tag, Build: of(change)},
+		})
+		if refused := errors.Is(err, imagecache.ErrBadPlan); refused != (name != "") {
+			t.Errorf("with another %q: %v", name, err)
+		}
+	}
+}
+
 func TestProgressReadsLikeDockersOwn(t *testing.T) {
 	s := realEngine(t)
 	ref := newRef(t, s)
@@ -90,6 +127,27 @@ RUN ["/helper", "sleep", "150ms"]
 			t.Errorf("odd line %q", line)
 		}
 	}
+}
+
+func TestTheStepsOfABuildAreTold(t *testing.T) {
+	s := realEngine(t)
+	ref := newRef(t, s)
+	dir := contextOf(t, s, map[string]string{"Dockerfile": "FROM scratch\nCOPY helper /helper\nRUN [\"/helper\", \"say\", \"x\"]\n"})
+	var told []string
+	var log lockedBuffer
+	err := s.BuildContext(ContextBuild{Dir: dir, NoCache: true, NetworkMode: "none"})(t.Context(), &imagecache.Build{
+		Reference: ref, Attempt: 1, Log: &log, LogPath: "x",
+		Step: func(n, total int, name string) {
+			if n != len(told)+1 || total < n {
+				t.Errorf("step %d/%d after %d", n, total, len(told))
+			}
+			told = append(told, name)
+		},
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	match(t, strings.Join(told, "\n"), `(?m)^\[1/2\] COPY helper /helper\n(.*\n)*\[2/2\] RUN .*say`)
 }
 
 func TestTheContextArrivesAsItIsWithoutWhatIsIgnored(t *testing.T) {
@@ -319,10 +377,10 @@ func TestABadContextIsRefused(t *testing.T) {
 	}{
 		"none":           {"", "", nil},
 		"missing":        {filepath.Join(good, "nope"), "", fs.ErrNotExist},
-		"a file":         {file, "", errNotADir},
+		"a file":         {file, "", contextdir.ErrNotADir},
 		"no Dockerfile":  {good, "nope", fs.ErrNotExist},
-		"above":          {filepath.Join(good, "sub"), "../Dockerfile", errOutside},
-		"absolute":       {good, file, errOutside},
+		"above":          {filepath.Join(good, "sub"), "../Dockerfile", contextdir.ErrOutside},
+		"absolute":       {good, file, contextdir.ErrOutside},
 		"a link outside": {good, "out", nil},
 		"a directory":    {good, "dir", nil},
 	} {
@@ -334,6 +392,36 @@ func TestABadContextIsRefused(t *testing.T) {
 			}
 			t.Log(err)
 		})
+	}
+}
+
+func TestADockerfileMayBeAText(t *testing.T) {
+	s := realEngine(t)
+	ref := newRef(t, s)
+	spec := ContextBuild{
+		Dir:        contextOf(t, nil, map[string]string{"Dockerfile": "broken", "content": "x", "excluded": "", ".dockerignore": "excluded\n"}),
+		Dockerfile: ".other", DockerfileText: "FROM scratch AS a\nCOPY content /\nFROM scratch AS b\n", Target: "a",
+	}
+	if _, err := buildOf(t, t.Context(), s, ref, spec); err != nil {
+		t.Fatal(err)
+	}
+	first, err := spec.Inputs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.DockerfileText += "COPY missing /\n"
+	if other, err := spec.Inputs(t.Context()); err != nil || other == first {
+		t.Errorf("%s, %v: the text does not count", other, err)
+	}
+	for want, bad := range map[error]ContextBuild{
+		contextdir.ErrOutside: {Dir: spec.Dir, Dockerfile: "../x", DockerfileText: "FROM scratch\n"},
+		nil:                   {Dir: spec.Dir, DockerfileText: strings.Repeat("#", contextdir.Limit+1)},
+	} {
+		_, err := buildOf(t, t.Context(), s, ref, bad)
+		var cerr *ContextError
+		if !errors.As(err, &cerr) || want != nil && !errors.Is(err, want) {
+			t.Errorf("got %v, want a *ContextError that is %v", err, want)
+		}
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
+
+	"github.com/imagelock/imagelock/internal/contextdir"
 )
 
 // A context of the docker command names an engine: `docker context use` writes its
@@ -195,7 +197,7 @@ func readConfig(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return readRegular(f, contextFileLimit)
+	return contextdir.ReadRegular(f, contextFileLimit)
 }
 
 // withTLS is like [client.WithTLSClientConfig] for settings that were read.

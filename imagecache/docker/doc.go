@@ -12,6 +12,8 @@
 // [Store.BuildContext] makes an [imagecache.BuildFunc] that builds a directory
 // with BuildKit through the engine's API; it needs no docker command.
 //
+// [Volumes] are the engine's other store: content that lies in volumes.
+//
 // # What is never done
 //
 // A build never pulls its bases. A pull inside a build would hold the image's

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/system"
+	"github.com/docker/docker/api/types/versions"
 )
 
 // engine is what is known of the engine since Open.
@@ -16,6 +17,11 @@ type engine struct {
 	platform platform // its own
 	podman   bool
 	rootless bool
+	// old engines have a frontend that expands no variables in mounts.
+	old bool
+	// plain engines move a name in one step, and know an image by its config:
+	// for which platform it is can't change.
+	plain bool
 	// confirm are the pauses before further looks for a name that was not
 	// found. See [pauses].
 	confirm []time.Duration
@@ -41,7 +47,10 @@ func (s *Store) meet(ctx context.Context) (engine, error) {
 	for _, o := range info.SecurityOptions {
 		e.rootless = e.rootless || o == "name=rootless" || strings.HasPrefix(o, "name=rootless,")
 	}
+	e.old = !e.podman && version.APIVersion != "" && versions.LessThan(version.APIVersion, "1.42")
 	e.confirm = pauses(info, e.podman)
+	e.plain = e.confirm == nil
+	s.images.Store(int64(info.Images))
 	return e, nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+
+	"github.com/imagelock/imagelock/imagecache"
 )
 
 var (
@@ -25,8 +27,8 @@ var (
 	ErrBadEngineContext = errors.New("the docker command's context can't be used")
 
 	// ErrMissingBase is the cause when a base of a Dockerfile is not in the
-	// store.
-	ErrMissingBase = errors.New("base image is not in the store: ensure it as a parent first")
+	// store. It is [imagecache.ErrMissingBase].
+	ErrMissingBase = imagecache.ErrMissingBase
 
 	// ErrUnresolvedBase is the cause when a Dockerfile names a base in a way
 	// that cannot be told before the build, which could therefore pull.
@@ -44,7 +46,8 @@ var (
 // It wraps the cause, among them [ErrUnreachable], [ErrInterrupted],
 // [ErrNoSession] and the end of the context.
 type EngineError struct {
-	// Op is "open", "identify", "probe", "build" or "remove".
+	// Op is "open", "identify", "probe", "build", "remove", "layers",
+	// "list" or "trim".
 	Op string
 	// Host is the engine's address, such as "unix:///var/run/docker.sock";
 	// empty if it is not known yet.

@@ -26,6 +26,7 @@ type fakeEngine struct {
 	version, info string
 	image         func(w http.ResponseWriter, name, query string)
 	build         func(w http.ResponseWriter, r *http.Request)
+	other         func(w http.ResponseWriter, r *http.Request) bool
 }
 
 func (f *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -40,6 +41,7 @@ func (f *fakeEngine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, s)
 	}
 	switch {
+	case f.other != nil && f.other(w, r):
 	case path == "/_ping":
 	case path == "/version":
 		say(f.version, `{"Os":"linux","Arch":"amd64","Components":[{"Name":"Engine"}]}`)
@@ -61,16 +63,32 @@ func refuse(w http.ResponseWriter, code int, message string) {
 
 func noSuchImage(w http.ResponseWriter, name string) { refuse(w, 404, "No such image: "+name) }
 
-func inspected(w http.ResponseWriter, id, tag, platform string) {
+func isInspected(w http.ResponseWriter, id, tag, platform string) {
 	os, arch, _ := strings.Cut(platform, "/")
 	fmt.Fprintf(w, `{"Id":%q,"RepoTags":[%q],"Os":%q,"Architecture":%q}`, id, tag, os, arch)
 }
 
 func openFake(t testing.TB, f *fakeEngine, opts ...Option) *Store {
+	return openFakeOn(t, "tcp", f, opts...)
+}
+
+// networks are the ways to an engine: over a socket it is asked directly.
+var networks = []string{"tcp", "unix"}
+
+func openFakeOn(t testing.TB, network string, f http.Handler, opts ...Option) *Store {
 	t.Helper()
-	srv := httptest.NewServer(f)
+	srv := httptest.NewUnstartedServer(f)
+	if network == "unix" {
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+		if err != nil {
+			t.Skip(err)
+		}
+		srv.Listener.Close()
+		srv.Listener = l
+	}
+	srv.Start()
 	t.Cleanup(srv.Close)
-	s, err := Open(t.Context(), append(opts, WithHost("tcp://"+srv.Listener.Addr().String()))...)
+	s, err := Open(t.Context(), append(opts, WithHost(network+"://"+srv.Listener.Addr().String()))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,32 +113,36 @@ func TestOnlyNoSuchImageMeansAbsent(t *testing.T) {
 		"not now":             {503, "not now", false},
 		"an OK without image": {200, "", false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			s := openFake(t, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) {
-				if c.code == 200 {
-					inspected(w, "", "app:v1", "linux/amd64")
-					return
+		for _, network := range networks {
+			t.Run(name+"/"+network, func(t *testing.T) {
+				s := openFakeOn(t, network, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) {
+					if c.code == 200 {
+						isInspected(w, "", "app:v1", "linux/amd64")
+						return
+					}
+					refuse(w, c.code, c.message)
+				}})
+				p, err := s.Probe(t.Context(), app)
+				var eerr *EngineError
+				if c.absent && (err != nil || p.State != imagecache.Absent) ||
+					!c.absent && (!errors.As(err, &eerr) || p != imagecache.Presence{}) {
+					t.Errorf("got %+v, %v", p, err)
 				}
-				refuse(w, c.code, c.message)
+			})
+		}
+	}
+	for _, network := range networks {
+		t.Run("no engine at all/"+network, func(t *testing.T) {
+			s := openFakeOn(t, network, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) {
+				w.Header().Set("Content-Type", "text/html")
+				w.WriteHeader(404)
+				io.WriteString(w, "<html>nginx says 404 Not Found</html>")
 			}})
-			p, err := s.Probe(t.Context(), app)
-			var eerr *EngineError
-			if c.absent && (err != nil || p.State != imagecache.Absent) ||
-				!c.absent && (!errors.As(err, &eerr) || p != imagecache.Presence{}) {
-				t.Errorf("got %+v, %v", p, err)
+			if p, err := s.Probe(t.Context(), app); err == nil {
+				t.Errorf("got %+v", p)
 			}
 		})
 	}
-	t.Run("no engine at all", func(t *testing.T) {
-		s := openFake(t, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) {
-			w.Header().Set("Content-Type", "text/html")
-			w.WriteHeader(404)
-			io.WriteString(w, "<html>nginx says 404 Not Found</html>")
-		}})
-		if p, err := s.Probe(t.Context(), app); err == nil {
-			t.Errorf("got %+v", p)
-		}
-	})
 }
 
 func TestANotFoundDuringARetagIsNotBelieved(t *testing.T) {
@@ -137,20 +159,22 @@ func TestANotFoundDuringARetagIsNotBelieved(t *testing.T) {
 			1, 1, imagecache.Absent},
 		"unknown drivers may not be": {`{"ID":"A"}`, 1, 2, imagecache.Present},
 	} {
-		t.Run(name, func(t *testing.T) {
-			var looks atomic.Int32
-			s := openFake(t, &fakeEngine{info: c.info, image: func(w http.ResponseWriter, name, _ string) {
-				if looks.Add(1) <= c.missing {
-					noSuchImage(w, name)
-					return
+		for _, network := range networks {
+			t.Run(name+"/"+network, func(t *testing.T) {
+				var looks atomic.Int32
+				s := openFakeOn(t, network, &fakeEngine{info: c.info, image: func(w http.ResponseWriter, name, _ string) {
+					if looks.Add(1) <= c.missing {
+						noSuchImage(w, name)
+						return
+					}
+					isInspected(w, "sha256:1", "app:v1", "linux/amd64")
+				}})
+				p, err := s.Probe(t.Context(), app)
+				if err != nil || p.State != c.want || looks.Load() != c.looks {
+					t.Errorf("got %+v, %v after %d looks", p, err, looks.Load())
 				}
-				inspected(w, "sha256:1", "app:v1", "linux/amd64")
-			}})
-			p, err := s.Probe(t.Context(), app)
-			if err != nil || p.State != c.want || looks.Load() != c.looks {
-				t.Errorf("got %+v, %v after %d looks", p, err, looks.Load())
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -160,7 +184,7 @@ func TestAnImageThatDoesNotCarryTheNameIsAbsent(t *testing.T) {
 		"app:v2": imagecache.Absent, "<none>:<none>": imagecache.Absent, "elsewhere/app:v1": imagecache.Absent,
 		"localhost/app:v1": imagecache.Absent,
 	} {
-		s := openFake(t, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) { inspected(w, "sha256:1", tag, "linux/amd64") }})
+		s := openFake(t, &fakeEngine{image: func(w http.ResponseWriter, _, _ string) { isInspected(w, "sha256:1", tag, "linux/amd64") }})
 		if p, err := s.Probe(t.Context(), app); err != nil || p.State != want {
 			t.Errorf("image tagged %s: %+v, %v; want %v", tag, p, err, want)
 		}
@@ -172,9 +196,9 @@ func TestAnImageOfSeveralPlatformsIsAskedForTheWantedOne(t *testing.T) {
 		other func(w http.ResponseWriter)
 		want  string // ID
 	}{
-		"has it":     {func(w http.ResponseWriter) { inspected(w, "sha256:2", "app:v1", "linux/arm64") }, "sha256:2"},
+		"has it":     {func(w http.ResponseWriter) { isInspected(w, "sha256:2", "app:v1", "linux/arm64") }, "sha256:2"},
 		"has it not": {func(w http.ResponseWriter) { noSuchImage(w, "app:v1 for that platform") }, ""},
-		"pretends":   {func(w http.ResponseWriter) { inspected(w, "sha256:1", "app:v1", "linux/amd64") }, ""},
+		"pretends":   {func(w http.ResponseWriter) { isInspected(w, "sha256:1", "app:v1", "linux/amd64") }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openFake(t, &fakeEngine{image: func(w http.ResponseWriter, _, query string) {
@@ -182,7 +206,7 @@ func TestAnImageOfSeveralPlatformsIsAskedForTheWantedOne(t *testing.T) {
 					c.other(w)
 					return
 				}
-				inspected(w, "sha256:1", "app:v1", "linux/amd64")
+				isInspected(w, "sha256:1", "app:v1", "linux/amd64")
 			}}, WithPlatform("linux/arm64"))
 			p, err := s.Probe(t.Context(), app)
 			var perr *PlatformError
@@ -209,7 +233,7 @@ func TestPodmanIsNamedByHostAndRootAndKeepsShortNamesAsLocal(t *testing.T) {
 			noSuchImage(w, name)
 			return
 		}
-		inspected(w, "sha256:1", "localhost/app:v1", "linux/amd64")
+		isInspected(w, "sha256:1", "localhost/app:v1", "linux/amd64")
 	}
 	s, err := Open(t.Context(), WithHost("tcp://"+srv.Listener.Addr().String()))
 	if err != nil {
@@ -258,7 +282,7 @@ func TestBadOptionsAreRefused(t *testing.T) {
 	}
 	for name, opts := range map[string][]Option{
 		"platform": {WithPlatform("amd64")}, "odd platform": {WithPlatform("linux/a b")}, "client": {WithClient(nil)},
-		"host": {WithHost("")}, "both": {WithHost("tcp://127.0.0.1:1"), WithClient(c)},
+		"host": {WithHost("")}, "nil": {nil}, "both": {WithHost("tcp://127.0.0.1:1"), WithClient(c)},
 	} {
 		var eerr *EngineError
 		if _, err := Open(t.Context(), opts...); !errors.Is(err, ErrBadOption) || !errors.As(err, &eerr) {
@@ -329,23 +353,27 @@ func TestAnEngineThatHangsHangsNobody(t *testing.T) {
 }
 
 func TestAProbeOfAnEngineThatHangsEndsWithItsContextOrLimit(t *testing.T) {
-	hang := make(chan struct{})
-	f := &fakeEngine{image: func(http.ResponseWriter, string, string) { <-hang }}
-	s := openFake(t, f)
-	t.Cleanup(func() { close(hang) })
-	why := errors.New("no more patience")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, why)
-	defer cancel()
-	start := time.Now()
-	p, err := s.Probe(ctx, app)
-	if !errors.Is(err, why) || !errors.Is(err, context.DeadlineExceeded) || p.State != imagecache.Unknown || time.Since(start) > 2*time.Second {
-		t.Errorf("after %v: %+v, %v", time.Since(start), p, err)
-	}
-	s.requestLimit = 50 * time.Millisecond
-	start = time.Now()
-	p, err = s.Probe(t.Context(), app)
-	if !errors.Is(err, ErrUnreachable) || p.State != imagecache.Unknown || time.Since(start) > 2*time.Second {
-		t.Errorf("after %v: %+v, %v", time.Since(start), p, err)
+	for _, network := range networks {
+		t.Run(network, func(t *testing.T) {
+			hang := make(chan struct{})
+			f := &fakeEngine{image: func(http.ResponseWriter, string, string) { <-hang }}
+			s := openFakeOn(t, network, f)
+			t.Cleanup(func() { close(hang) })
+			why := errors.New("no more patience")
+			ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, why)
+			defer cancel()
+			start := time.Now()
+			p, err := s.Probe(ctx, app)
+			if !errors.Is(err, why) || !errors.Is(err, context.DeadlineExceeded) || p.State != imagecache.Unknown || time.Since(start) > 2*time.Second {
+				t.Errorf("after %v: %+v, %v", time.Since(start), p, err)
+			}
+			s.requestLimit = 50 * time.Millisecond
+			start = time.Now()
+			p, err = s.Probe(t.Context(), app)
+			if !errors.Is(err, ErrUnreachable) || p.State != imagecache.Unknown || time.Since(start) > 2*time.Second {
+				t.Errorf("after %v: %+v, %v", time.Since(start), p, err)
+			}
+		})
 	}
 }
 
@@ -442,13 +470,13 @@ func TestTheBuildIsOverOnlyWhenItsAnswerIs(t *testing.T) {
 
 func TestExposureSaysWhoElseReachesTheEngine(t *testing.T) {
 	for name, c := range map[string]struct {
-		s    Store
+		s    *Store
 		want string
 	}{
-		"remote":   {Store{host: "tcp://build-7:2376"}, "remote engine tcp://build-7:2376"},
-		"rootful":  {Store{host: "unix:///nowhere/docker.sock"}, "rootful engine socket unix:///nowhere/docker.sock"},
-		"rootless": {Store{host: "unix:///run/user/1000/docker.sock", engine: engine{rootless: true}}, ""},
-		"windows":  {Store{host: "npipe:////./pipe/docker_engine"}, "engine pipe npipe:////./pipe/docker_engine"},
+		"remote":   {&Store{host: "tcp://build-7:2376"}, "remote engine tcp://build-7:2376"},
+		"rootful":  {&Store{host: "unix:///nowhere/docker.sock"}, "rootful engine socket unix:///nowhere/docker.sock"},
+		"rootless": {&Store{host: "unix:///run/user/1000/docker.sock", engine: engine{rootless: true}}, ""},
+		"windows":  {&Store{host: "npipe:////./pipe/docker_engine"}, "engine pipe npipe:////./pipe/docker_engine"},
 	} {
 		if got := c.s.Exposure(); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

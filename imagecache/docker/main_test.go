@@ -1,9 +1,13 @@
 package docker
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -195,5 +199,28 @@ func waitFor(t testing.TB, what string, cond func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("waited in vain for %s", what)
 		}
+	}
+}
+
+// tarOf is an archive of one file.
+func tarOf(t testing.TB, name, content string) io.Reader {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))})
+	if err == nil {
+		_, err = io.WriteString(w, content)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return &b
+}
+
+// drain reads an engine's answer to its end.
+func drain(t testing.TB, r io.Reader) {
+	t.Helper()
+	if b, err := io.ReadAll(r); err != nil || bytes.Contains(b, []byte(`"error"`)) {
+		t.Fatalf("%s%v", b, err)
 	}
 }

@@ -20,6 +20,10 @@ type printer struct {
 	buf   bytes.Buffer // whole lines that are not written yet
 	steps map[string]*step
 	count int
+	// began is told of each step: its number, of how many known by then, and its
+	// name; may be nil. toTell are those it was not told of yet.
+	began  func(n, total int, name string)
+	toTell []*step
 	// failure is the first step that failed of itself: others are cancelled
 	// because of it.
 	failure *step
@@ -78,6 +82,7 @@ func (p *printer) status(st status) {
 		}
 	}
 	p.write()
+	p.tell()
 }
 
 // vertex takes note of a step, and announces it when it begins.
@@ -109,6 +114,18 @@ func (p *printer) announce(s *step) {
 	p.count++
 	s.n = p.count
 	fmt.Fprintf(&p.buf, "#%d %s\n", s.n, s.name)
+	p.toTell = append(p.toTell, s)
+}
+
+// tell tells of the steps that began in the last report, when all that it names are
+// known.
+func (p *printer) tell() {
+	for _, s := range p.toTell {
+		if p.began != nil {
+			p.began(s.n, len(p.steps), s.name)
+		}
+	}
+	p.toTell = p.toTell[:0]
 }
 
 // output prints what a step wrote, each line with the seconds since it began.
@@ -195,6 +212,7 @@ func (p *printer) text(s string) {
 		line := part[:i]
 		if len(line) > 5 && strings.EqualFold(string(line[:5]), "step ") {
 			p.plain.name, p.plain.last = oneLine(string(line)), tail{}
+			p.plainStep(p.plain.name)
 		} else {
 			p.plain.last.add(line)
 		}
@@ -203,6 +221,15 @@ func (p *printer) text(s string) {
 	}
 	p.plain.part[0] = part
 	p.write()
+}
+
+// plainStep tells of a step that a line such as "Step 2/3 : RUN make" begins.
+func (p *printer) plainStep(line string) {
+	head, name, _ := strings.Cut(line, ":")
+	var n, total int
+	if k, _ := fmt.Sscanf(strings.ToLower(head), "step %d/%d", &n, &total); k == 2 && p.began != nil && 0 < n && n <= total {
+		p.began(n, total, strings.TrimSpace(name))
+	}
 }
 
 // say prints a line of our own.

@@ -3,12 +3,12 @@ package docker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
-	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/docker/client"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,46 +26,49 @@ import (
 // else is an [*EngineError], or an [*imagecache.ReferenceError] if ref is no
 // reference. It returns soon after ctx ends, and within 20 seconds.
 func (s *Store) Probe(ctx context.Context, ref string) (imagecache.Presence, error) {
-	full, err := imagecache.Normalize(ref)
+	full, named, err := parse(ref)
 	if err != nil {
 		return imagecache.Presence{}, err
 	}
-	named, err := reference.ParseNormalizedNamed(full)
-	if err != nil {
-		return imagecache.Presence{}, &imagecache.ReferenceError{Tag: ref, Reason: err.Error()}
-	}
-	ctx, cancel := limit(ctx, s.requestLimit)
+	ctx, cancel := s.limits.limit(ctx, s.requestLimit)
 	defer cancel()
-	id, err := s.find(ctx, named, s.platform)
+	img, err := s.find(ctx, named, s.platform)
 	switch {
 	case err != nil:
 		return imagecache.Presence{}, err
-	case id == "":
+	case img == nil:
 		return imagecache.Presence{State: imagecache.Absent}, nil
 	}
-	return imagecache.Presence{State: imagecache.Present, ID: id}, nil
+	p := imagecache.Presence{State: imagecache.Present, ID: img.ID}
+	p.Inputs = imagecache.LabelledInputs(img.Config.Labels, full)
+	return p, nil
 }
 
-// find returns the ID of the image of that name, empty if there is none.
-func (s *Store) find(ctx context.Context, named reference.Named, want platform) (string, error) {
+// ProbeLimit is 20 seconds, within which Probe returns, and at once when its context
+// ends: it waits for nothing but the engine's answer. It is for
+// [imagecache.PromptProber].
+func (s *Store) ProbeLimit() time.Duration { return s.requestLimit }
+
+// find returns the image of that name, nil if there is none.
+func (s *Store) find(ctx context.Context, named reference.Named, want platform) (*inspected, error) {
 	for try := 0; ; try++ {
 		img, name, moved, err := s.look(ctx, named)
 		if err != nil {
-			return "", s.fail(ctx, "probe", named.String(), err)
+			return nil, s.fail(ctx, "probe", named.String(), err)
 		}
 		if img != nil {
-			return s.fits(ctx, named, name, *img, want)
+			return s.fits(ctx, named, name, img, want)
 		}
 		pauses := s.engine.confirm
 		if moved {
 			pauses = movedPauses
 		}
 		if try >= len(pauses) {
-			return "", nil
+			return nil, nil
 		}
 		select {
 		case <-ctx.Done():
-			return "", s.fail(ctx, "probe", named.String(), ctx.Err())
+			return nil, s.fail(ctx, "probe", named.String(), ctx.Err())
 		case <-time.After(pauses[try]):
 		}
 	}
@@ -78,9 +81,9 @@ var movedPauses = []time.Duration{time.Millisecond, 2 * time.Millisecond, 5 * ti
 
 // look asks once for every name under which the engine may keep the image. moved
 // is set if there was an image that has not the name.
-func (s *Store) look(ctx context.Context, named reference.Named) (img *image.InspectResponse, name string, moved bool, err error) {
+func (s *Store) look(ctx context.Context, named reference.Named) (img *inspected, name string, moved bool, err error) {
 	for _, name := range s.names(named) {
-		img, err := s.api.ImageInspect(ctx, name)
+		img, err := s.inspect(ctx, name)
 		if notFound(err) {
 			continue
 		}
@@ -90,7 +93,7 @@ func (s *Store) look(ctx context.Context, named reference.Named) (img *image.Ins
 		// If not, the engine may also have taken the tag for the beginning of
 		// an ID.
 		if carries(img, named, name) {
-			return &img, name, false, nil
+			return img, name, false, nil
 		}
 		moved = true
 	}
@@ -109,9 +112,12 @@ func (s *Store) names(named reference.Named) []string {
 
 // carries is true if img has the name that it was asked for by. Engines write
 // names in their short form.
-func carries(img image.InspectResponse, named reference.Named, name string) bool {
+func carries(img *inspected, named reference.Named, name string) bool {
 	if _, ok := named.(reference.Digested); ok {
 		return true // what a digest names can't be another image
+	}
+	if slices.Contains(img.RepoTags, reference.FamiliarString(named)) {
+		return true // as a rule; to parse each of them takes longer
 	}
 	for _, tag := range img.RepoTags {
 		n, err := reference.ParseNormalizedNamed(tag)
@@ -139,29 +145,29 @@ func notFound(err error) bool {
 
 var errNoID = errors.New("the engine's answer has no image ID")
 
-// fits returns the ID of img if it is for the wanted platform.
-func (s *Store) fits(ctx context.Context, named reference.Named, name string, img image.InspectResponse, want platform) (string, error) {
+// fits returns img, or the wanted platform of it.
+func (s *Store) fits(ctx context.Context, named reference.Named, name string, img *inspected, want platform) (*inspected, error) {
 	got := platform{img.Os, img.Architecture, img.Variant}
 	if !want.runs(got) {
 		other, err := s.other(ctx, name, want)
 		if err != nil {
-			return "", s.fail(ctx, "probe", named.String(), err)
+			return nil, s.fail(ctx, "probe", named.String(), err)
 		}
 		if other == nil {
-			return "", &PlatformError{Reference: named.String(), ID: img.ID, Found: got.normal().String(), Wanted: want.String()}
+			return nil, &PlatformError{Reference: named.String(), ID: img.ID, Found: got.normal().String(), Wanted: want.String()}
 		}
-		img = *other
+		img = other
 	}
 	if img.ID == "" {
-		return "", s.fail(ctx, "probe", named.String(), errNoID)
+		return nil, s.fail(ctx, "probe", named.String(), errNoID)
 	}
-	return img.ID, nil
+	return img, nil
 }
 
 // other asks for the wanted platform of an image that may have several, which
 // the containerd store allows; nil if it has not that one. It is never the first
 // question: a missing platform and a missing image get the same answer.
-func (s *Store) other(ctx context.Context, name string, want platform) (*image.InspectResponse, error) {
+func (s *Store) other(ctx context.Context, name string, want platform) (*inspected, error) {
 	if versions.LessThan(s.api.ClientVersion(), "1.49") {
 		return nil, nil
 	}
@@ -176,5 +182,5 @@ func (s *Store) other(ctx context.Context, name string, want platform) (*image.I
 	if !want.runs(platform{img.Os, img.Architecture, img.Variant}) {
 		return nil, nil
 	}
-	return &img, nil
+	return brief(img), nil
 }

@@ -78,6 +78,8 @@ func reports(p *printer, msgs ...[]byte) {
 func TestStepsArePrintedAsTheyGo(t *testing.T) {
 	var b strings.Builder
 	p := newPrinter(&b, nil)
+	var began []string
+	p.began = func(n, total int, name string) { began = append(began, fmt.Sprintf("%d/%d %s", n, total, name)) }
 	at := func(ms int) time.Time { return t0.Add(time.Duration(ms) * time.Millisecond) }
 	reports(p,
 		pb(1, pb(1, "a", 3, "[1/2] RUN one\n  two"), 1, pb(1, "b", 3, "[2/2] COPY x y")),
@@ -112,6 +114,9 @@ func TestStepsArePrintedAsTheyGo(t *testing.T) {
 	if f := p.failed(); f == nil || f.name != "bad" {
 		t.Errorf("failed: %+v", f)
 	}
+	if got := strings.Join(began, "; "); got != "1/2 [1/2] RUN one   two; 2/2 [2/2] COPY x y; 3/3 late; 4/4 bad" {
+		t.Errorf("told of the steps %s", got)
+	}
 }
 
 func TestTheTextOfOtherBuildersIsPassedOn(t *testing.T) {
@@ -130,6 +135,16 @@ func TestTheTextOfOtherBuildersIsPassedOn(t *testing.T) {
 	serr, _ := (&Store{}).diagnose("Dockerfile", "r", said.text, p.failed()).(*StepError)
 	if serr == nil || serr.Step != "STEP 2/2: RUN x" || serr.ExitCode != 3 || strings.Join(serr.Lines, ",") != "output" {
 		t.Errorf("got %+v", serr)
+	}
+}
+
+func TestStepsOfOtherBuildersAreToldByTheirLines(t *testing.T) {
+	p := newPrinter()
+	var began []string
+	p.began = func(n, total int, name string) { began = append(began, fmt.Sprintf("%d/%d %s", n, total, name)) }
+	p.text("STEP 1/2: FROM a:b\nStep 2/2 : RUN x\nstep 3/2: no\nStep 0/2 : no\nStep x : no\nstep :\nstep \x00\nStep 1/2\n")
+	if got := strings.Join(began, "; "); got != "1/2 FROM a:b; 2/2 RUN x; 1/2 " {
+		t.Errorf("told of the steps %q", got)
 	}
 }
 

@@ -10,14 +10,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
-	"github.com/moby/patternmatcher"
+	"github.com/imagelock/imagelock/internal/contextdir"
 )
-
-var errChanged = errors.New("changed while it was read")
 
 // sending is a context directory on its way to the engine: the reading end of a
 // pipe that a goroutine writes to.
@@ -73,17 +70,9 @@ type archive struct {
 	buf  [64 << 10]byte
 }
 
-// folder is a directory on the way down to the current file.
-type folder struct {
-	rel     string
-	info    fs.FileInfo
-	match   patternmatcher.MatchInfo
-	skipped bool // excluded, and so far with nothing in it that is not
-}
-
 func (a *archive) write() error {
-	if err := a.walk(); err != nil {
-		return err
+	if err := a.Walk(a.ctx, a.entry); err != nil {
+		return badDir(a.Path, err)
 	}
 	if !a.sent { // it is excluded, but the engine needs it
 		if err := a.sendDockerfile(0o644, time.Time{}); err != nil {
@@ -91,91 +80,6 @@ func (a *archive) write() error {
 		}
 	}
 	return a.w.Close()
-}
-
-func (a *archive) walk() error {
-	var way []folder
-	return filepath.WalkDir(a.dir, func(path string, d fs.DirEntry, err error) error {
-		rel, rerr := filepath.Rel(a.dir, path)
-		switch {
-		case a.ctx.Err() != nil:
-			return a.ctx.Err()
-		case err == nil:
-			err = rerr
-		}
-		if err != nil {
-			return a.fail(rel, err)
-		}
-		if rel == "." {
-			return nil
-		}
-		for len(way) > 0 && !strings.HasPrefix(rel, way[len(way)-1].rel+string(filepath.Separator)) {
-			way = way[:len(way)-1]
-		}
-		excluded, match, err := a.excluded(rel, way)
-		if err != nil {
-			return a.fail(rel, err)
-		}
-		info, err := d.Info()
-		if err != nil {
-			return a.fail(rel, err)
-		}
-		if d.IsDir() {
-			if excluded && !a.mayInclude(rel) {
-				return filepath.SkipDir
-			}
-			way = append(way, folder{rel, info, match, excluded})
-			if excluded {
-				return nil
-			}
-		} else if excluded {
-			return nil
-		}
-		// An excluded directory is sent once something in it is not.
-		for i := range way {
-			if way[i].skipped {
-				way[i].skipped = false
-				if err := a.entry(way[i].rel, way[i].info); err != nil {
-					return err
-				}
-			}
-		}
-		return a.entry(rel, info)
-	})
-}
-
-// excluded tells whether the ignore file excludes rel.
-func (a *archive) excluded(rel string, way []folder) (bool, patternmatcher.MatchInfo, error) {
-	if a.ignore == nil {
-		return false, patternmatcher.MatchInfo{}, nil
-	}
-	var parent patternmatcher.MatchInfo
-	if len(way) > 0 {
-		parent = way[len(way)-1].match
-	}
-	return a.ignore.MatchesUsingParentResults(rel, parent)
-}
-
-// mayInclude tells whether a pattern such as "!docs/*.md" may take something of
-// the excluded directory rel back in.
-func (a *archive) mayInclude(rel string) bool {
-	if !a.ignore.Exclusions() {
-		return false
-	}
-	dir := rel + string(filepath.Separator)
-	for _, p := range a.ignore.Patterns() {
-		if !p.Exclusion() {
-			continue
-		}
-		fixed := p.String()
-		if i := strings.IndexAny(fixed, `*?[\`); i >= 0 && (fixed[i] != '\\' || filepath.Separator != '\\') {
-			fixed = fixed[:i]
-		}
-		if strings.HasPrefix(fixed, dir) || strings.HasPrefix(dir, fixed) {
-			return true
-		}
-	}
-	return false
 }
 
 // entry writes one file, directory or symbolic link.
@@ -190,13 +94,11 @@ func (a *archive) entry(rel string, info fs.FileInfo) error {
 	case mode.IsDir():
 	case mode&fs.ModeSymlink != 0:
 		var err error
-		if link, err = os.Readlink(filepath.Join(a.dir, rel)); err != nil {
+		if link, err = os.Readlink(filepath.Join(a.Path, rel)); err != nil {
 			return a.fail(rel, err)
 		}
-	case mode&fs.ModeSocket != 0:
-		return nil // left by a program that runs here; nobody could use it
 	default:
-		return a.fail(rel, errors.New("is a device or a pipe: exclude it in .dockerignore"))
+		return a.fail(rel, contextdir.ErrIrregular)
 	}
 	return a.header(rel, info, filepath.ToSlash(link))
 }
@@ -219,45 +121,26 @@ func (a *archive) header(rel string, info fs.FileInfo, link string) error {
 
 // file writes a regular file, which must stay what it was when it was listed.
 func (a *archive) file(rel string, listed fs.FileInfo) error {
-	f, err := os.OpenFile(filepath.Join(a.dir, rel), os.O_RDONLY|openFlags, 0)
+	f, err := a.Open(rel, listed)
 	if err != nil {
 		return a.fail(rel, err)
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return a.fail(rel, err)
-	}
-	if !info.Mode().IsRegular() || !os.SameFile(listed, info) {
-		return a.fail(rel, errChanged)
-	}
-	if err := a.header(rel, info, ""); err != nil {
+	if err := a.header(rel, f.Info(), ""); err != nil {
 		return err
 	}
-	left := info.Size()
 	for {
 		n, err := f.Read(a.buf[:])
-		if left -= int64(n); left < 0 {
-			return a.fail(rel, errChanged)
-		}
 		if _, werr := a.w.Write(a.buf[:n]); werr != nil {
 			return werr
 		}
 		if err == io.EOF {
-			break
+			return nil
 		}
 		if err != nil {
 			return a.fail(rel, err)
 		}
 	}
-	after, err := f.Stat()
-	if err != nil {
-		return a.fail(rel, err)
-	}
-	if left != 0 || after.Size() != info.Size() || !after.ModTime().Equal(info.ModTime()) {
-		return a.fail(rel, errChanged)
-	}
-	return nil
 }
 
 // sendDockerfile writes the Dockerfile as it was when it was looked through.
@@ -273,8 +156,5 @@ func (a *archive) sendDockerfile(mode fs.FileMode, mod time.Time) error {
 }
 
 func (a *archive) fail(rel string, err error) error {
-	if rel == "." {
-		rel = ""
-	}
-	return &ContextError{Dir: a.dir, Path: filepath.ToSlash(rel), Err: err}
+	return &ContextError{Dir: a.Path, Path: filepath.ToSlash(rel), Err: err}
 }

@@ -13,12 +13,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/imagelock/imagelock/internal/contextdir"
 )
 
 // sent returns the names in the archive of a context directory.
 func sent(t testing.TB, dir, dockerfile string) ([]string, error) {
 	t.Helper()
-	c, err := openContext(dir, dockerfile)
+	c, err := openContext(dir, dockerfile, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func TestAFileThatChangesWhileItIsReadIsAnError(t *testing.T) {
 			if err := os.WriteFile(path, make([]byte, 4<<20), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			c, err := openContext(dir, "Dockerfile")
+			c, err := openContext(dir, "Dockerfile", "")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -124,7 +126,7 @@ func TestAFileThatChangesWhileItIsReadIsAnError(t *testing.T) {
 			_, rerr := io.Copy(io.Discard, body)
 			err = body.stop()
 			var cerr *ContextError
-			if !errors.As(err, &cerr) || !errors.Is(err, errChanged) || cerr.Path != "big" || rerr == nil {
+			if !errors.As(err, &cerr) || !errors.Is(err, contextdir.ErrChanged) || cerr.Path != "big" || rerr == nil {
 				t.Errorf("sent with %v, read with %v", err, rerr)
 			}
 		})
@@ -146,7 +148,7 @@ func TestAnArchiveNobodyReadsEndsWithItsStop(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 4<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := openContext(dir, "Dockerfile")
+	c, err := openContext(dir, "Dockerfile", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +161,7 @@ func TestAnArchiveNobodyReadsEndsWithItsStop(t *testing.T) {
 
 func TestWhatIsSentIsTheDockerfileThatWasRead(t *testing.T) {
 	dir := contextOf(t, nil, map[string]string{"Dockerfile": "FROM one\n"})
-	c, err := openContext(dir, "Dockerfile")
+	c, err := openContext(dir, "Dockerfile", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,12 +180,12 @@ func TestWhatIsSentIsTheDockerfileThatWasRead(t *testing.T) {
 }
 
 func TestABadIgnoreFileIsNamed(t *testing.T) {
-	_, err := openContext(contextOf(t, nil, map[string]string{"Dockerfile": "", ".dockerignore": "[\n"}), "Dockerfile")
+	_, err := openContext(contextOf(t, nil, map[string]string{"Dockerfile": "", ".dockerignore": "[\n"}), "Dockerfile", "")
 	var cerr *ContextError
 	if !errors.As(err, &cerr) || cerr.Path != ".dockerignore" {
 		t.Errorf("got %v", err)
 	}
-	_, err = openContext(contextOf(t, nil, map[string]string{"Dockerfile": strings.Repeat("#\n", dockerfileLimit)}), "Dockerfile")
+	_, err = openContext(contextOf(t, nil, map[string]string{"Dockerfile": strings.Repeat("#\n", contextdir.Limit)}), "Dockerfile", "")
 	if !errors.As(err, &cerr) || cerr.Path != "Dockerfile" {
 		t.Errorf("got %v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -31,9 +32,12 @@ type Store struct {
 
 	engine   engine
 	platform platform
-	asked    bool // for a platform, by WithPlatform
+	asked    bool         // for a platform, by WithPlatform
+	images   atomic.Int64 // how many the engine had when it was last heard of
 
 	openLimit, requestLimit time.Duration
+	limits                  limits  // of probes
+	direct                  *direct // for what is asked most often; may be nil
 }
 
 var _ imagecache.Store = (*Store)(nil)
@@ -108,7 +112,10 @@ func Open(ctx context.Context, opts ...Option) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, opts []Option) error {
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			return s.errorOf("open", "", fmt.Errorf("%w: the option at %d is nil", ErrBadOption, i))
+		}
 		if err := o.apply(s); err != nil {
 			return s.errorOf("open", "", err)
 		}
@@ -127,6 +134,7 @@ func (s *Store) open(ctx context.Context, opts []Option) error {
 		}
 		s.api.NegotiateAPIVersionPing(ping)
 	}
+	s.direct = s.newDirect()
 	var err error
 	if s.engine, err = s.meet(ctx); err != nil {
 		return s.fail(ctx, "open", "", err)
@@ -204,8 +212,17 @@ func withoutPassword(host string) string {
 
 // limit bounds ctx by d; to have been too slow is to be unreachable.
 func limit(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, d, fmt.Errorf("%w: no answer within %v", ErrUnreachable, d))
+	return context.WithTimeoutCause(ctx, d, tooSlow(d))
 }
+
+// tooSlow is the cause of a request's end by its time limit.
+type tooSlow time.Duration
+
+func (d tooSlow) Error() string {
+	return fmt.Sprintf("%v: no answer within %v", ErrUnreachable, time.Duration(d))
+}
+
+func (tooSlow) Unwrap() error { return ErrUnreachable }
 
 // Client returns the client of the engine's API, for what Store does not do.
 func (s *Store) Client() *client.Client { return s.api }
@@ -219,5 +236,6 @@ func (s *Store) Close() error {
 	if !s.own {
 		return nil
 	}
+	s.direct.close()
 	return s.api.Close()
 }

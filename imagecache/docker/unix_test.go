@@ -17,7 +17,7 @@ import (
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
-var roles = map[string]reexec.Role{"send": sendRole}
+var roles = map[string]reexec.Role{"send": sendRole, "fill": fillRole}
 
 func fifo(t testing.TB, path string) {
 	t.Helper()
@@ -28,7 +28,7 @@ func fifo(t testing.TB, path string) {
 
 // sendRole: DIR. Says how sending the directory as a context ends.
 func sendRole(args []string, _ <-chan string) error {
-	c, err := openContext(args[0], "Dockerfile")
+	c, err := openContext(args[0], "Dockerfile", "")
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +35,15 @@ func main() {
 		os.Exit(1)
 	case "env": // NAME
 		fmt.Printf("env %s=%s\n", args[1], os.Getenv(args[1]))
+	case "append": // FILE WORD
+		f, err := os.OpenFile(args[1], os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		io.WriteString(f, args[2]+".")
+		b, _ := os.ReadFile(args[1])
+		fmt.Printf("appended to %s\n", b)
 	case "tree": // DIR
 		tree(args[1])
 	}
