@@ -54,84 +54,74 @@ func (s *Store) add(ctx context.Context, ref string, img v1.Image) (record, erro
 		return record{}, err
 	}
 	u := &upload{s: s}
-	defer u.abort()
-	raw, err := u.image(ctx, img)
+	done := false
+	defer func() { u.end(!done) }()
+	raw, config, err := u.image(ctx, img)
 	if err != nil {
 		return record{}, err
 	}
-	rec := record{ref: ref, size: int64(len(raw)), digest: digestOf(raw)}
+	rec := record{ref: ref, size: int64(len(raw)), digest: digestOf(raw), inputs: inputsOf(config, ref)}
 	post := s.newPost(ref)
-	if err := u.commit(rec, s.own("pending", post)); err != nil {
+	if err := u.commit(rec, s.own("changes", post)); err != nil {
 		return record{}, err
 	}
-	return rec, s.settle(ctx, post)
+	err = s.settle(ctx, post)
+	done = err == nil
+	return rec, err
 }
 
-// Remove takes the tag away; removing what is not there is no error. The blobs
-// are kept: nothing collects them yet, and other tags may share them.
-//
-// It blocks as [Store.Add] does, and is the way out of a damaged tag.
-func (s *Store) Remove(ctx context.Context, ref string) error {
-	ref, err := imagecache.Normalize(ref)
-	if err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return fail("remove", ref, "", err)
-	}
-	if _, err := s.readTag(tagName(ref)); errors.Is(err, ErrNotFound) && s.settled() {
-		return nil
-	}
-	post := s.newPost(ref)
-	u := &upload{s: s}
-	defer u.abort()
-	err = u.commit(record{ref: ref, remove: true}, s.own("pending", post))
-	if err == nil {
-		err = s.settle(ctx, post)
-	}
-	if err != nil {
-		return fail("remove", ref, s.dir, err)
-	}
-	return nil
-}
-
-// image stages all blobs of img and returns its manifest. Layers come first: the
-// config and the manifest of a streamed image are known only after them.
-func (u *upload) image(ctx context.Context, img v1.Image) ([]byte, error) {
+// image stages all blobs of img and returns its manifest and its config. Layers
+// come first: both are known of a streamed image only after them.
+func (u *upload) image(ctx context.Context, img v1.Image) (raw, config []byte, err error) {
 	layers, err := img.Layers()
 	if err != nil {
-		return nil, bad(err)
+		return nil, nil, bad(err)
 	}
 	for _, l := range layers {
 		if err := u.layer(ctx, l); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	config, err := img.RawConfigFile()
+	config, err = img.RawConfigFile()
 	if err != nil {
-		return nil, bad(err)
+		return nil, nil, bad(err)
 	}
 	m, err := img.Manifest()
 	if err != nil {
-		return nil, bad(err)
+		return nil, nil, bad(err)
 	}
-	raw, err := img.RawManifest()
+	raw, err = img.RawManifest()
 	if err != nil {
-		return nil, bad(err)
+		return nil, nil, bad(err)
 	}
 	if raw, err = ociManifest(m, raw); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(raw) > maxManifest {
-		return nil, fmt.Errorf("%w: its manifest has %d bytes, at most %d are kept", ErrBadImage, len(raw), maxManifest)
+		return nil, nil, fmt.Errorf("%w: its manifest has %d bytes, at most %d are kept", ErrBadImage, len(raw), maxManifest)
 	}
 	if m.Config.Digest != digestOf(config) {
-		return nil, fmt.Errorf("%w: the config is not that of the manifest", ErrBadImage)
+		return nil, nil, fmt.Errorf("%w: the config is not that of the manifest", ErrBadImage)
 	}
 	if err := u.bytes(ctx, m.Config.Digest, config); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return raw, u.bytes(ctx, digestOf(raw), raw)
+	return raw, config, u.bytes(ctx, digestOf(raw), raw)
+}
+
+// inputsOf returns the digest of ref's inputs that its config has, if it is one
+// that can be recorded.
+func inputsOf(config []byte, ref string) string {
+	var c struct {
+		Config struct{ Labels map[string]string }
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return ""
+	}
+	if in := imagecache.LabelledInputs(c.Config.Labels, ref); plain(in) {
+		return in
+	}
+	return ""
 }
 
 func (u *upload) layer(ctx context.Context, l v1.Layer) error {
@@ -144,8 +134,8 @@ func (u *upload) layer(ctx context.Context, l v1.Layer) error {
 		if _, ok := parseDigest(h.String()); !ok {
 			return fmt.Errorf("%w: digest %q of a layer", ErrBadImage, h)
 		}
-		if u.has(h, size) {
-			return nil
+		if there, err := u.claim(ctx, h, size); err != nil || there {
+			return err
 		}
 	} else if !errors.Is(err, stream.ErrNotComputed) {
 		return bad(err)

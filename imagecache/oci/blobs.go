@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -19,6 +20,7 @@ import (
 type upload struct {
 	s     *Store
 	blobs []staged
+	pins  []pin
 }
 
 type staged struct {
@@ -26,26 +28,20 @@ type staged struct {
 	final string
 }
 
-// abort removes what was not given its name.
-func (u *upload) abort() {
+// end removes what was not given its name, and lets go of the blobs.
+func (u *upload) end(failed bool) {
 	for _, b := range u.blobs {
 		b.f.Close()
 		os.Remove(b.f.Name())
 	}
 	u.blobs = nil
-}
-
-// has tells whether the blob is there with the right size. A file of that name
-// with another size is replaced.
-func (u *upload) has(h v1.Hash, size int64) bool {
-	fi, err := os.Lstat(u.s.blobPath(h))
-	return err == nil && fi.Mode().IsRegular() && fi.Size() == size
+	u.unpin(failed)
 }
 
 // bytes stages a blob that is in memory, unless it is there.
 func (u *upload) bytes(ctx context.Context, h v1.Hash, data []byte) error {
-	if u.has(h, int64(len(data))) {
-		return nil
+	if there, err := u.claim(ctx, h, int64(len(data))); err != nil || there {
+		return err
 	}
 	return u.write(ctx, io.NopCloser(bytes.NewReader(data)), func() (v1.Hash, error) { return h, nil })
 }
@@ -79,7 +75,11 @@ func (u *upload) write(ctx context.Context, r io.ReadCloser, digest func() (v1.H
 	if got := hex.EncodeToString(sum.Sum(nil)); want.Algorithm != "sha256" || want.Hex != got {
 		return fmt.Errorf("%w: the content of blob %v has digest sha256:%s", ErrBadImage, want, got)
 	}
-	if u.has(want, n) {
+	there, err := u.claim(ctx, want, n)
+	if err != nil {
+		return err
+	}
+	if there {
 		f.Close()
 		return os.Remove(f.Name())
 	}
@@ -96,7 +96,7 @@ func (u *upload) commit(rec record, post string) error {
 	}
 	last := staged{f, post}
 	files := append(u.blobs, last)
-	u.blobs = files // abort removes the record as well
+	u.blobs = files // end removes the record as well
 	if _, err := f.Write(rec.encode()); err != nil {
 		return err
 	}
@@ -108,6 +108,9 @@ func (u *upload) commit(rec record, post string) error {
 		if err := os.Rename(b.f.Name(), b.final); err != nil {
 			u.blobs = files[i:]
 			return err
+		}
+		for j := range u.pins {
+			u.pins[j].named = u.pins[j].named || u.pins[j].hex == filepath.Base(b.final)
 		}
 		u.s.step("blob named")
 	}

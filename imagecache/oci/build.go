@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -44,9 +46,12 @@ type LayerBuild struct {
 	// default it is the root.
 	Prefix string
 
-	// Labels and Env ("NAME=value") are added to the base's.
+	// Labels are added to the base's, beside those of
+	// [imagecache.Build].Labels, of which they replace all but the ones of
+	// imagecache itself.
 	Labels map[string]string
-	Env    []string
+	// Env ("NAME=value") is added to the base's.
+	Env []string
 	// Entrypoint and Cmd replace the base's where they are not nil.
 	Entrypoint []string
 	Cmd        []string
@@ -68,14 +73,33 @@ type LayerBuild struct {
 // Its errors, all of them an [*Error], wrap [ErrMissingBase], [ErrBadContent]
 // (with fs.ErrNotExist or fs.ErrPermission where they apply), [ErrBadOption],
 // what Prepare returned, or those of [Store.Add].
+//
+// The function says what it builds ([imagecache.Described]), of FS and Prepare only
+// whether there is one.
 func (s *Store) BuildLayer(spec LayerBuild) imagecache.BuildFunc {
-	return func(ctx context.Context, b *imagecache.Build) error {
+	return imagecache.Described(func(ctx context.Context, b *imagecache.Build) error {
 		err := s.buildLayer(ctx, spec, b)
 		if err != nil {
 			return fail("build", b.Reference, s.dir, err)
 		}
 		return nil
+	}, s.describe(spec)...)
+}
+
+// describe says of what the image is made, and where: what can make it another.
+func (s *Store) describe(spec LayerBuild) []string {
+	dir := spec.Dir
+	if abs, err := filepath.Abs(dir); err == nil && dir != "" {
+		dir = abs
 	}
+	texts := []string{"oci layer", s.dir, spec.Base, dir, spec.Prefix, spec.WorkingDir, spec.Platform, spec.Created.UTC().String()}
+	for _, v := range []any{spec.FS != nil, spec.Prepare != nil} {
+		texts = append(texts, fmt.Sprint(v))
+	}
+	for _, v := range []any{spec.Labels, spec.Env, spec.Entrypoint, spec.Cmd} {
+		texts = append(texts, fmt.Sprintf("%q", v))
+	}
+	return texts
 }
 
 func (s *Store) buildLayer(ctx context.Context, spec LayerBuild, b *imagecache.Build) error {
@@ -101,6 +125,7 @@ func (s *Store) buildLayer(ctx context.Context, spec LayerBuild, b *imagecache.B
 		}
 		spec.Dir = dir
 	}
+	spec.Labels = b.MergeLabels(spec.Labels)
 	img, err := spec.configure(base)
 	if err != nil {
 		return err
@@ -195,9 +220,7 @@ func (spec LayerBuild) configure(base v1.Image) (v1.Image, error) {
 	if len(spec.Labels) > 0 && c.Config.Labels == nil {
 		c.Config.Labels = map[string]string{}
 	}
-	for k, v := range spec.Labels {
-		c.Config.Labels[k] = v
-	}
+	maps.Copy(c.Config.Labels, spec.Labels)
 	c.Config.Env = mergeEnv(c.Config.Env, spec.Env)
 	if spec.Entrypoint != nil {
 		c.Config.Entrypoint = spec.Entrypoint

@@ -170,6 +170,40 @@ func TestNamesThatNoOtherSystemWouldTakeArePutIntoALayer(t *testing.T) {
 	}
 }
 
+func TestLayersThatMakeDifferentImagesAreDifferentBuilds(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	c, err := imagecache.Open(t.Context(), s, imagecache.WithDir(t.TempDir()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	of := func(change func(*LayerBuild)) imagecache.BuildFunc {
+		spec := LayerBuild{Dir: "testdata", Labels: map[string]string{"l": "1"}, Env: []string{"A=1"}}
+		change(&spec)
+		return s.BuildLayer(spec)
+	}
+	for name, change := range map[string]func(*LayerBuild){
+		"":            func(b *LayerBuild) { b.Dir = "./testdata/." },
+		"directory":   func(b *LayerBuild) { b.Dir = "elsewhere" },
+		"base":        func(b *LayerBuild) { b.Base = "base" },
+		"label":       func(b *LayerBuild) { b.Labels["l"] = "2" },
+		"variable":    func(b *LayerBuild) { b.Env = []string{"A=2"} },
+		"command":     func(b *LayerBuild) { b.Cmd = []string{"x"} },
+		"entry point": func(b *LayerBuild) { b.Entrypoint = []string{"x"} },
+		"prefix":      func(b *LayerBuild) { b.Prefix = "/opt" },
+		"source":      func(b *LayerBuild) { b.Dir, b.FS = "", os.DirFS(".") },
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // so that nothing is built
+		_, err := c.EnsureAll(ctx, []imagecache.Image{
+			{Tag: "app", Build: of(func(*LayerBuild) {})}, {Tag: "app", Build: of(change)},
+		})
+		if refused := errors.Is(err, imagecache.ErrBadPlan); refused != (name != "") {
+			t.Errorf("with another %q: %v", name, err)
+		}
+	}
+}
+
 func TestAnImageIsBuiltOnItsBase(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	ctx := context.Background()

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
 // change is the making of the next index.json.
@@ -18,7 +20,61 @@ type change struct {
 	index *os.File // the present one; nil if there is none
 	fi    fs.FileInfo
 
-	next string // the next one, under another name
+	text    []byte // of the next one
+	next    string // the next one, under another name
+	removed []sum  // images whose tag goes
+	unread  error  // why a tag could not be read: the next index may lack it
+}
+
+// prepare notes what becomes of images whose tag goes or moves, and writes the next
+// index.
+func (c *change) prepare(clean bool) error {
+	if err := c.note(); err != nil {
+		return err
+	}
+	if clean {
+		if err := c.extend(); !errors.Is(err, errNotOurs) {
+			return err
+		}
+	}
+	return c.rebuild(c.posts)
+}
+
+// note marks the images from which the posts take a tag: as garbage if the tag is
+// removed; else as kept, since somebody may use the image that has just lost its tag
+// to another. The latter is durable before the tag moves.
+func (c *change) note() error {
+	moved := false
+	now := map[string]v1.Hash{}
+	for _, p := range c.posts {
+		was, ok := now[p.tag]
+		if !ok {
+			if rec, err := c.s.readTag(p.tag); err == nil {
+				was, ok = rec.digest, true
+			}
+		}
+		now[p.tag] = p.rec.digest
+		switch {
+		case !ok || was == p.rec.digest || was.Hex == "":
+		case p.rec.remove:
+			c.removed = append(c.removed, sumOf(was))
+			_ = c.s.mark(c.s.garbagePath(was.Hex)) // without, a crash leaves it lying
+			c.s.step("garbage marked")
+			if err := ignoreMissing(os.Remove(c.s.untaggedPath(was.Hex))); err != nil {
+				return err
+			}
+		default:
+			if err := c.s.mark(c.s.untaggedPath(was.Hex)); err != nil {
+				return err
+			}
+			c.s.step("untagged marked")
+			moved = true
+		}
+	}
+	if moved {
+		return syncDir(c.s.own("untagged"))
+	}
+	return nil
 }
 
 // extend makes the next index from the present one, which matches the tags.
@@ -82,9 +138,16 @@ func (c *change) edits() ([]edit, error) {
 // rebuild makes the next index from the tags, to which posts are about to be
 // applied, and the entries of others in the present one.
 func (c *change) rebuild(posts []post) error {
-	tags, _, err := c.s.readTags(context.Background()) // Probe tells of the damaged
+	tags, bad, err := c.s.readTags(context.Background())
 	if err != nil {
 		return err
+	}
+	c.unread = nil
+	for _, err := range bad {
+		// Probe tells of the damaged; nobody can use their images.
+		if !errors.Is(err, ErrCorrupt) {
+			c.unread = err
+		}
 	}
 	for _, p := range posts {
 		if p.rec.remove {
@@ -105,6 +168,7 @@ func (c *change) rebuild(posts []post) error {
 }
 
 func (c *change) write(text []byte) error {
+	c.text = text
 	f, err := c.s.temps.create()
 	if err != nil {
 		return err

@@ -15,27 +15,32 @@ import (
 // milliseconds. Longer than this it is held only by a process that was stopped.
 const indexWait = time.Minute
 
-// settle carries out all pending changes, among them mine (a file in pending/,
+// settle carries out all pending changes, among them mine (a file in changes/,
 // or ""), and brings index.json up to date. If it fails, mine is withdrawn.
 func (s *Store) settle(ctx context.Context, mine string) error {
-	held, err := s.locks.Acquire(ctx, indexKey, lock.Exclusive, lock.Operation("index"), lock.WaitLimit(indexWait))
-	if err != nil {
-		return s.withdraw(mine, err)
-	}
-	s.step("index locked")
-	err = s.commit(mine)
-	err = errors.Join(err, held.Release())
+	err := s.locked(ctx, func() error { return s.commit(mine, nil) })
 	if err != nil {
 		return s.withdraw(mine, err)
 	}
 	return nil
 }
 
+// locked calls f with the lock of the index.
+func (s *Store) locked(ctx context.Context, f func() error) error {
+	held, err := s.locks.Acquire(ctx, indexKey, lock.Exclusive, lock.Operation("index"), lock.WaitLimit(indexWait))
+	if err != nil {
+		return err
+	}
+	s.step("index locked")
+	err = f()
+	return errors.Join(err, held.Release())
+}
+
 func (s *Store) withdraw(mine string, cause error) error {
 	if mine == "" {
 		return cause
 	}
-	switch err := os.Remove(s.own("pending", mine)); {
+	switch err := os.Remove(s.own("changes", mine)); {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("the tag is set, but %s may be behind until the next change: %w", indexFile, cause)
 	case err != nil:
@@ -44,11 +49,21 @@ func (s *Store) withdraw(mine string, cause error) error {
 	return cause
 }
 
-// commit runs under the lock of the index.
-func (s *Store) commit(mine string) error {
+// commit runs under the lock of the index. It carries out the pending changes,
+// among them mine, and the removal that rm asks for, if it is not nil.
+func (s *Store) commit(mine string, rm *removal) error {
 	posts, err := s.posts()
 	if err != nil {
 		return err
+	}
+	if rm != nil {
+		wanted, err := rm.wanted(posts)
+		if err != nil {
+			return err
+		}
+		if wanted {
+			posts = append(posts, rm.post())
+		}
 	}
 	c := change{s: s, posts: posts}
 	c.index, c.fi, err = openRegular(s.indexPath())
@@ -70,11 +85,9 @@ func (s *Store) commit(mine string) error {
 		return err
 	}
 	s.step("dirty")
-	if clean {
-		err = c.extend()
-	}
-	if !clean || errors.Is(err, errNotOurs) {
-		err = c.rebuild(posts)
+	var full error
+	if err = c.prepare(clean); rm != nil && errors.Is(err, errNoSpace) && c.text != nil {
+		full, err = err, nil // the removal makes room
 	}
 	if err != nil {
 		if clean { // nothing has happened
@@ -91,11 +104,21 @@ func (s *Store) commit(mine string) error {
 	}
 	s.step("tags durable")
 	// Withdrawn since, or not to be had; or with entries that would be lost.
-	if len(refused) > 0 || c.overtaken() {
-		os.Remove(c.next)
-		if err := c.rebuild(nil); err != nil {
-			return err
+	again := len(refused) > 0 || c.overtaken()
+	switch {
+	case full != nil && (again || c.unread != nil):
+		return full
+	case full != nil:
+		if err := s.collect(c.text, c.removed); err != nil {
+			return errors.Join(full, err)
 		}
+		err = c.write(c.text)
+	case again:
+		os.Remove(c.next)
+		err = c.rebuild(nil)
+	}
+	if err != nil {
+		return err
 	}
 	// Not looked at under its new name, where another tool may write at once.
 	fi, err := os.Lstat(c.next)
@@ -107,8 +130,12 @@ func (s *Store) commit(mine string) error {
 	}
 	c.next = ""
 	s.step("index named")
-	err = s.setState(cleanState(fi))
-	s.step("clean")
+	if c.unread == nil {
+		err = s.setState(cleanState(fi))
+		s.step("clean")
+	} else if rm != nil {
+		err = c.unread // the tag is removed; what else may go is not known
+	}
 	if err := refused[mine]; err != nil {
 		return err
 	}
@@ -120,11 +147,14 @@ func (s *Store) commit(mine string) error {
 func (s *Store) applyPosts(posts []post) map[string]error {
 	refused := map[string]error{}
 	for _, p := range posts {
-		from, to := s.own("pending", p.file), s.own("tags", p.tag)
+		from, to := s.own("changes", p.file), s.own("tags", p.tag)
 		var err error
 		if !p.rec.remove {
 			err = os.Rename(from, to)
-		} else if err = os.RemoveAll(to); err == nil {
+		} else if err = p.check(s); err == nil {
+			err = os.RemoveAll(to)
+		}
+		if p.rec.remove && p.file != "" && err == nil {
 			err = os.Remove(from)
 		}
 		if err != nil {

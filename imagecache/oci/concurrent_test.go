@@ -113,12 +113,17 @@ func TestAnAdditionThatIsCancelledWhileItWaitsForTheIndexTagsNothing(t *testing.
 		result <- err
 	}()
 	for { // until it waits
-		if posts, _ := os.ReadDir(s.own("pending")); len(posts) == 1 {
+		if posts, _ := os.ReadDir(s.own("changes")); len(posts) == 1 {
 			break
 		}
 		time.Sleep(time.Millisecond)
 	}
-	absent(t, s, "app") // what is pending cannot be seen
+	// What is pending is neither there nor absent.
+	short, end := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer end()
+	if p, err := s.Probe(short, "app"); p.State != imagecache.Unknown || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("probe of what is changes: %v, %v", p, err)
+	}
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
@@ -141,7 +146,7 @@ func TestAPendingChangeOfADeadProcessIsCarriedOutAndALaterOneWins(t *testing.T) 
 			t.Fatal(err)
 		}
 		rec.ref = ref
-		if err := os.WriteFile(s.own("pending", s.newPost(ref)), rec.encode(), 0o644); err != nil {
+		if err := os.WriteFile(s.own("changes", s.newPost(ref)), rec.encode(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -149,7 +154,7 @@ func TestAPendingChangeOfADeadProcessIsCarriedOutAndALaterOneWins(t *testing.T) 
 	leave("docker.io/library/app:1", "donor:2")
 	leave("docker.io/library/app:2", "donor:1")
 	// Left when the clock was a day ahead.
-	found, err := filepath.Glob(s.own("pending", tagName("docker.io/library/app:2")+"-*"))
+	found, err := filepath.Glob(s.own("changes", tagName("docker.io/library/app:2")+"-*"))
 	if err != nil || len(found) != 1 {
 		t.Fatal(found, err)
 	}
@@ -158,8 +163,8 @@ func TestAPendingChangeOfADeadProcessIsCarriedOutAndALaterOneWins(t *testing.T) 
 	if err := os.Rename(found[0], strings.Join(part, "-")); err != nil {
 		t.Fatal(err)
 	}
-	os.WriteFile(s.own("pending", "rubbish"), []byte("x"), 0o644)
-	os.Mkdir(s.own("pending", "directory"), 0o755)
+	os.WriteFile(s.own("changes", "rubbish"), []byte("x"), 0o644)
+	os.Mkdir(s.own("changes", "directory"), 0o755)
 	id := add(t, s, "app:2", tinyImage(t, "mine"))
 	for ref, want := range map[string]string{"app:1": tinyID(t, "two"), "app:2": id} {
 		if p, err := s.Probe(context.Background(), ref); err != nil || p.ID != want {
@@ -167,9 +172,27 @@ func TestAPendingChangeOfADeadProcessIsCarriedOutAndALaterOneWins(t *testing.T) 
 		}
 	}
 	checkLayout(t, s, true)
-	if left, _ := os.ReadDir(s.own("pending")); len(left) > 0 {
+	if left, _ := os.ReadDir(s.own("changes")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
+}
+
+func TestWhatADeadProcessHasLeftPendingIsThereForWhoLooks(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	add(t, s, "donor", tinyImage(t, "one"))
+	rec, err := s.lookup("docker.io/library/donor:latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.ref = "docker.io/library/app:1"
+	if err := os.WriteFile(s.own("changes", s.newPost(rec.ref)), rec.encode(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	absent(t, s, "app:2")
+	if p, err := s.Probe(context.Background(), "app:1"); err != nil || p.ID != tinyID(t, "one") {
+		t.Errorf("got %v, %v", p, err)
+	}
+	checkLayout(t, s, true)
 }
 
 func TestAClosedStoreSaysSo(t *testing.T) {

@@ -52,17 +52,34 @@ func roleCrash(args []string, in <-chan string) error {
 	return s.Close()
 }
 
-// crashChanges are an addition, a tag that moves, a removal and a second
-// addition, which finds what the removal left.
+// crashChanges are an addition, a tag that moves, removals and a second addition,
+// which finds what the removals left.
 var crashChanges = []struct {
-	ref      string
+	ref      string // empty if no tag is changed
 	old, new string // content; "" for absent
 	do       func(*Store) error
 }{
 	{"added:1", "", "added", func(s *Store) error { return addTiny(s, "added:1", "added") }},
-	{"moved:1", "moved from", "moved to", func(s *Store) error { return addTiny(s, "moved:1", "moved to") }},
-	{"removed:1", "removed", "", func(s *Store) error { return s.Remove(context.Background(), "removed:1") }},
+	{"moved:1", "shared+moved from", "shared+moved to", func(s *Store) error { return addTiny(s, "moved:1", "shared+moved to") }},
+	{"removed:1", "shared+removed", "", func(s *Store) error { return s.Remove(context.Background(), "removed:1") }},
+	{"removed:2", "removed", "", func(s *Store) error { return removeTiny(s, "removed:2", "removed") }},
 	{"added:2", "", "added again", func(s *Store) error { return addTiny(s, "added:2", "added again") }},
+	{"", "", "", func(s *Store) error { return removeTiny(s, "", "shared+moved from") }},
+}
+
+// The images of crashChanges that have no tag between these changes.
+const movedFrom, movedGone = 1, 5
+
+func removeTiny(s *Store, ref, content string) error {
+	img, err := makeTiny(content)
+	if err != nil {
+		return err
+	}
+	h, err := img.Digest()
+	if err != nil {
+		return err
+	}
+	return s.RemoveImage(context.Background(), ref, h.String())
 }
 
 func addTiny(s *Store, ref, content string) error {
@@ -75,7 +92,8 @@ func addTiny(s *Store, ref, content string) error {
 }
 
 // tinyID is the ID that addTiny gives; "" for absent.
-func tinyID(t *testing.T, content string) string {
+func tinyID(t testing.TB, content string) string {
+	t.Helper()
 	if content == "" {
 		return ""
 	}
@@ -122,6 +140,9 @@ func TestAProcessKilledAtAnyStepLeavesEachTagOldOrNewAndTheIndexReadable(t *test
 		readable(t, dir)
 		check := func(when string) {
 			for i, c := range crashChanges {
+				if c.ref == "" {
+					continue
+				}
 				p, err := s.Probe(context.Background(), c.ref)
 				if err != nil {
 					t.Errorf("step %d (%s), %s: %v", step, where, when, err)
@@ -133,6 +154,11 @@ func TestAProcessKilledAtAnyStepLeavesEachTagOldOrNewAndTheIndexReadable(t *test
 				}
 			}
 		}
+		if done >= movedFrom && done+1 < movedGone {
+			if _, err := s.Image(context.Background(), tinyID(t, "shared+moved from")); err != nil {
+				t.Errorf("step %d (%s): the image whose tag has moved on: %v", step, where, err)
+			}
+		}
 		check("at once")
 		// A reader of the layout that comes before anybody repairs it still
 		// finds what was complete before the child started.
@@ -142,12 +168,18 @@ func TestAProcessKilledAtAnyStepLeavesEachTagOldOrNewAndTheIndexReadable(t *test
 		add(t, s, "later:1", tinyImage(t, "later"))
 		checkLayout(t, s, true)
 		check("after the next change")
+		// What it left is collected at the next removal.
+		age(t, s)
+		removeImage(t, s, "bystander:2", tinyID(t, "bystander"))
+		check("after the next removal")
+		checkLayout(t, s, true)
+		keptOnDisk(t, s)
 		if t.Failed() {
-			return
+			t.Fatalf("step %d (%s)", step, where)
 		}
 		if where == "all done" {
 			t.Logf("%d steps", step-1)
-			if step < 30 {
+			if step < 60 {
 				t.Errorf("only %d steps were tried", step-1)
 			}
 			return
@@ -171,7 +203,7 @@ func roleChurn(args []string, in <-chan string) error {
 			return err
 		}
 		if i%3 == 2 {
-			if err := s.Remove(context.Background(), name); err != nil {
+			if err := removeTiny(s, name, name); err != nil {
 				return err
 			}
 			reexec.Say("-%s", name)
@@ -224,6 +256,9 @@ func TestProcessesKilledAtRandomLoseNothingThatWasComplete(t *testing.T) {
 			checkLayout(t, s, round == rounds-1)
 		}
 	}
+	age(t, s)
+	removeImage(t, s, "after:0", tinyID(t, "after"))
+	keptOnDisk(t, s)
 	t.Logf("%d kills, %d images", kills, len(there))
 }
 

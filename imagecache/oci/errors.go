@@ -46,8 +46,8 @@ var (
 
 // Error is what this package returns. It names the image and the file.
 type Error struct {
-	// Op is "open", "identity", "probe", "add", "remove", "list", "image" or
-	// "build".
+	// Op is "open", "identity", "probe", "add", "remove", "list", "image",
+	// "layers" or "build".
 	Op string
 	// Ref is the reference or the ID; empty for the store as a whole.
 	Ref string

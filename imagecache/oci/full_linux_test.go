@@ -46,8 +46,8 @@ func roleFull(args []string, in <-chan string) error {
 		if err != nil || len(entries) != len(ids) {
 			return fmt.Errorf("%d entries, %d images: %v", len(entries), len(ids), err)
 		}
-		left, _ := filepath.Glob(s.own("tmp", "*", "[0-9]*"))
-		posts, _ := os.ReadDir(s.own("pending"))
+		left, _ := filepath.Glob(s.own("tmp", "*", "[0-9p]*"))
+		posts, _ := os.ReadDir(s.own("changes"))
 		if len(left)+len(posts) > 0 {
 			return fmt.Errorf("left behind: %v %v", left, posts)
 		}
@@ -94,7 +94,51 @@ func roleFull(args []string, in <-chan string) error {
 		}
 	}
 	reexec.Say("%d images, %d failures", len(ids), failures)
+
+	// Removing needs no space, and gives back what it takes: the next image, which
+	// did not fit, fits after some.
+	if err := fillDisk(ballast); err != nil {
+		return err
+	}
+	last, err := random.Image(10<<10, 2)
+	if err != nil {
+		return err
+	}
+	if _, err := s.Add(ctx, "last", last); !errors.Is(err, syscall.ENOSPC) {
+		return fmt.Errorf("the disk is not full: %w", err)
+	}
+	for ref, id := range ids {
+		if err := s.RemoveImage(ctx, ref, id); err != nil {
+			return fmt.Errorf("removal with a full disk: %w", err)
+		}
+		delete(ids, ref)
+		if err := check(); err != nil {
+			return err
+		}
+		if len(ids) < 3 {
+			break
+		}
+	}
+	if _, err := s.Add(ctx, "last", last); err != nil {
+		return fmt.Errorf("with room for it: %w", err)
+	}
 	return s.Close()
+}
+
+// fillDisk appends to a file until the disk is full.
+func fillDisk(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		if _, err := f.Write(make([]byte, 4096)); errors.Is(err, syscall.ENOSPC) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 func TestAFullDiskIsAClearErrorAndNothingIsHalfVisible(t *testing.T) {

@@ -19,6 +19,9 @@ var refGrammar = regexp.MustCompile(`^[A-Za-z0-9]+(?:(?:[-._:@+]|--)[A-Za-z0-9]+
 func FuzzRecord(f *testing.F) {
 	good := record{ref: "docker.io/library/a__b:_-v1-", digest: digestOf(nil), size: 512}
 	f.Add(good.encode())
+	withInputs := good
+	withInputs.inputs = "sha256:ab+/=@._-"
+	f.Add(withInputs.encode())
 	f.Add(record{ref: good.ref, remove: true}.encode())
 	f.Add([]byte("imagelock tag 1\nref a\ndigest sha256:../../x\nsize 1\ntype x\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -43,9 +46,26 @@ func FuzzRecord(f *testing.F) {
 		if err := json.Unmarshal(r.line(), &d); err != nil {
 			t.Fatalf("%v: %s", err, r.line())
 		}
+		if back, ok := parseLine(r.line()); !ok || back != r {
+			t.Fatalf("%s is read as %+v, %v", r.line(), back, ok)
+		}
 		name := d.Annotations[refNameKey]
-		if d.Digest != r.digest || d.Size != r.size || d.Annotations[imageNameKey] != ref || !refGrammar.MatchString(name) {
+		if d.Digest != r.digest || d.Size != r.size || d.Annotations[imageNameKey] != ref || d.Annotations[imagecache.LabelInputs] != r.inputs || !refGrammar.MatchString(name) {
 			t.Fatalf("%s is entered as %s", data, r.line())
+		}
+	})
+}
+
+// A line of an index that is none of ours is never taken for one.
+func FuzzLine(f *testing.F) {
+	good := record{ref: "docker.io/library/a__b:v1", digest: digestOf(nil), size: 512, inputs: "sha256:x"}
+	f.Add(good.line())
+	good.inputs = ""
+	f.Add(good.line())
+	f.Add([]byte(`{"mediaType":"x"}`))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		if r, ok := parseLine(line); ok && !bytes.Equal(r.line(), line) {
+			t.Fatalf("%s is read as %+v", line, r)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/imagelock/imagelock/imagecache"
 	"github.com/imagelock/imagelock/internal/reexec"
+	"github.com/imagelock/imagelock/lock"
 )
 
 func TestADamagedTagIsUnknownAndNeverAbsentUntilItIsRemoved(t *testing.T) {
@@ -143,6 +144,16 @@ func TestOpenRefusesWhatIsNoStoreAndChangesNothing(t *testing.T) {
 	}
 }
 
+func TestANilOptionIsRefused(t *testing.T) {
+	var own *Error
+	if _, err := Open(t.TempDir(), nil); !errors.Is(err, ErrBadOption) || !errors.As(err, &own) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Open(t.TempDir(), WithLockOptions(nil)); !errors.Is(err, lock.ErrBadOption) || !errors.As(err, &own) {
+		t.Errorf("of the lock: %v", err)
+	}
+}
+
 func TestADamagedIdentityIsAnErrorAndNotANewOne(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	for _, text := range []string{"", "oci-", "oci-xyz\n", "oci-" + strings.Repeat("0", 32), "../" + strings.Repeat("0", 33) + "\n"} {
@@ -190,8 +201,8 @@ func TestMalformedNamesAndEndedContextsAreRefusedEverywhere(t *testing.T) {
 			t.Errorf("%s with an ended context: %v", op, err)
 		}
 	}
-	if left, _ := os.ReadDir(s.own("pending")); len(left) > 0 {
-		t.Errorf("pending: %v", left)
+	if left, _ := os.ReadDir(s.own("changes")); len(left) > 0 {
+		t.Errorf("changes: %v", left)
 	}
 }
 

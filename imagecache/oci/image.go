@@ -55,22 +55,31 @@ func (s *Store) image(ctx context.Context, h v1.Hash) (v1.Image, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	raw, err := s.blob(h)
+	m, raw, err := s.manifest(h)
 	if err != nil {
 		return nil, err
-	}
-	m, err := v1.ParseManifest(bytes.NewReader(raw))
-	if err != nil {
-		return nil, located(s.blobPath(h), bad(err))
-	}
-	if m.MediaType != "" && !m.MediaType.IsImage() || len(m.Config.Digest.Hex) != 64 {
-		return nil, located(s.blobPath(h), fmt.Errorf("%w: %q is no image manifest", ErrBadImage, m.MediaType))
 	}
 	config, err := s.blob(m.Config.Digest)
 	if err != nil {
 		return nil, err
 	}
 	return partial.CompressedToImage(&stored{s: s, raw: raw, m: m, config: config})
+}
+
+// manifest reads the manifest of an image.
+func (s *Store) manifest(h v1.Hash) (*v1.Manifest, []byte, error) {
+	raw, err := s.blob(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		return nil, nil, located(s.blobPath(h), bad(err))
+	}
+	if m.MediaType != "" && !m.MediaType.IsImage() || len(m.Config.Digest.Hex) != 64 {
+		return nil, nil, located(s.blobPath(h), fmt.Errorf("%w: %q is no image manifest", ErrBadImage, m.MediaType))
+	}
+	return m, raw, nil
 }
 
 // blob reads a manifest or a config and checks it.

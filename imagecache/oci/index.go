@@ -7,8 +7,12 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strconv"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/imagelock/imagelock/imagecache"
 )
 
 // index.json as it is written here has one line an image, between these. Nothing
@@ -25,10 +29,36 @@ const (
 
 // line is r's entry in index.json.
 func (r record) line() []byte {
-	// A reference and its RefName need no escape in JSON: FuzzRecord sees to it.
-	return fmt.Appendf(nil, `{"mediaType":"%s","digest":"%s","size":%d,"annotations":{"%s":"%s","%s":"tag","%s":"%s"}}`,
+	// Nothing here needs an escape in JSON: FuzzRecord sees to it.
+	inputs := ""
+	if r.inputs != "" {
+		inputs = fmt.Sprintf(`"%s":"%s",`, imagecache.LabelInputs, r.inputs)
+	}
+	return fmt.Appendf(nil, `{"mediaType":"%s","digest":"%s","size":%d,"annotations":{"%s":"%s","%s":"tag",%s"%s":"%s"}}`,
 		types.OCIManifestSchema1, r.digest, r.size,
-		imageNameKey, r.ref, ownKey, refNameKey, RefName(r.ref))
+		imageNameKey, r.ref, ownKey, inputs, refNameKey, RefName(r.ref))
+}
+
+// parseLine is the inverse of line. It is false for an entry that was not written
+// here.
+func parseLine(line []byte) (record, bool) {
+	var r record
+	text, ok := strings.CutPrefix(string(line), `{"mediaType":"`+string(types.OCIManifestSchema1)+`","digest":"`)
+	digest, text, ok2 := strings.Cut(text, `","size":`)
+	size, text, ok3 := strings.Cut(text, `,"annotations":{"`+imageNameKey+`":"`)
+	ref, text, ok4 := strings.Cut(text, `","`+ownKey+`":"tag",`)
+	if !ok || !ok2 || !ok3 || !ok4 {
+		return r, false
+	}
+	r.ref = ref
+	if r.digest, ok = parseDigest(digest); !ok {
+		return r, false
+	}
+	r.size, _ = strconv.ParseInt(size, 10, 64)
+	if in, ok := strings.CutPrefix(text, `"`+imagecache.LabelInputs+`":"`); ok {
+		r.inputs, _, _ = strings.Cut(in, `"`)
+	}
+	return r, bytes.Equal(r.line(), line)
 }
 
 // edit is a change of one entry: old is nil for an addition, new for a removal.

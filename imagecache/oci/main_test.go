@@ -15,5 +15,7 @@ func TestMain(m *testing.M) {
 		"identity":     roleIdentity,
 		"unreadable":   roleUnreadable,
 		"full":         roleFull,
+		"die":          roleDie,
+		"pool":         rolePool,
 	})
 }

@@ -15,8 +15,12 @@ import (
 )
 
 // Probe looks for the image under ref. It opens the tag's file and looks at the
-// manifest's size, whatever else is in the store; it takes no lock and waits
-// for nothing. It does not look at the layers.
+// manifest's size, whatever else is in the store; it does not look at the layers.
+//
+// It takes no lock and waits for nothing, unless the tag is just being set, by
+// another or by one who has died at it: then Probe sees to that, and waits for the
+// index's lock as [Store.Add] does. So what it says is absent does not appear
+// afterwards by itself.
 //
 // An image that other tools have put into the layout is absent to Probe.
 //
@@ -35,13 +39,16 @@ func (s *Store) Probe(ctx context.Context, ref string) (imagecache.Presence, err
 		return none, fail("probe", ref, "", err)
 	}
 	rec, err := s.lookup(ref)
+	if errors.Is(err, ErrNotFound) {
+		rec, err = s.lookupSettled(ctx, ref)
+	}
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return imagecache.Presence{State: imagecache.Absent}, nil
 	case err != nil:
 		return none, fail("probe", ref, s.tagPath(ref), err)
 	}
-	return imagecache.Presence{State: imagecache.Present, ID: rec.digest.String()}, nil
+	return rec.presence(), nil
 }
 
 // lookup reads ref's tag and sees that the manifest is there.
@@ -54,6 +61,27 @@ func (s *Store) lookup(ref string) (record, error) {
 		return record{}, corrupt(s.tagPath(ref), "the record is that of %q; remove the tag and build again", rec.ref)
 	}
 	return rec, s.checkManifest(rec)
+}
+
+// lookupSettled is lookup after what is pending for ref has been carried out.
+// Otherwise one who holds the image's lock would build what a dead builder has left
+// pending, and another, who has something else to change, sets the tag meanwhile.
+func (s *Store) lookupSettled(ctx context.Context, ref string) (record, error) {
+	entries, err := os.ReadDir(s.own("changes"))
+	if err != nil {
+		return record{}, err
+	}
+	tag := tagName(ref)
+	for _, e := range entries {
+		if of, _, ok := parsePost(e.Name()); ok && of == tag {
+			if err := s.settle(ctx, ""); err != nil {
+				return record{}, err
+			}
+			break
+		}
+	}
+	// It may have been carried out between the two looks.
+	return s.lookup(ref)
 }
 
 func (s *Store) checkManifest(rec record) error {

@@ -13,6 +13,7 @@ import (
 
 const (
 	maxRecord   = 2048    // a record is bounded by the longest reference
+	maxInputs   = 256     // no digest is longer
 	maxManifest = 8 << 20 // no manifest is larger
 )
 
@@ -22,15 +23,21 @@ type record struct {
 	remove bool // only in pending files: take the tag away
 	digest v1.Hash
 	size   int64
+	inputs string // of the image, as its labels have them
 }
 
-// encode returns the record's only valid form.
+// encode returns the record's only valid form. Without inputs it is that of the
+// first version of this package.
 func (r record) encode() []byte {
 	if r.remove {
 		return []byte("imagelock untag 1\nref " + r.ref + "\n")
 	}
-	return fmt.Appendf(nil, "imagelock tag 1\nref %s\ndigest %s\nsize %d\ntype %s\n",
-		r.ref, r.digest, r.size, types.OCIManifestSchema1)
+	version, inputs := 1, ""
+	if r.inputs != "" {
+		version, inputs = 2, "inputs "+r.inputs+"\n"
+	}
+	return fmt.Appendf(nil, "imagelock tag %d\nref %s\ndigest %s\nsize %d\ntype %s\n%s",
+		version, r.ref, r.digest, r.size, types.OCIManifestSchema1, inputs)
 }
 
 // parseRecord is strict: what encode would not write, to the byte, is refused.
@@ -46,7 +53,7 @@ func parseRecord(data []byte) (record, error) {
 	switch {
 	case len(lines) == 3 && lines[0] == "imagelock untag 1":
 		r.remove = true
-	case len(lines) == 6 && lines[0] == "imagelock tag 1":
+	case len(lines) == 6 && lines[0] == "imagelock tag 1", len(lines) == 7 && lines[0] == "imagelock tag 2":
 		hash, ok := parseDigest(strings.TrimPrefix(lines[2], "digest "))
 		if !ok {
 			return bad("digest is not sha256 and 64 hexadecimal digits")
@@ -56,6 +63,9 @@ func parseRecord(data []byte) (record, error) {
 			return bad("size is not that of a manifest")
 		}
 		r.digest, r.size = hash, size
+		if r.inputs = strings.TrimPrefix(lines[5], "inputs "); r.inputs != "" && !plain(r.inputs) {
+			return bad("inputs are not what is recorded of them")
+		}
 	default:
 		return bad("not a tag record")
 	}
@@ -73,6 +83,12 @@ func parseDigest(s string) (v1.Hash, bool) {
 		return v1.Hash{}, false
 	}
 	return v1.Hash{Algorithm: "sha256", Hex: digits}, true
+}
+
+// plain tells whether a digest of inputs is one that is recorded: it needs no
+// escape in a line or in JSON.
+func plain(inputs string) bool {
+	return len(inputs) <= maxInputs && strings.Trim(inputs, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-./:=@_") == ""
 }
 
 // tagName is the name of ref's tag file.

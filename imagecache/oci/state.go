@@ -44,6 +44,6 @@ func (s *Store) settled() bool {
 	if err != nil || !fi.Mode().IsRegular() || s.state() != cleanState(fi) {
 		return false
 	}
-	posts, err := os.ReadDir(s.own("pending"))
+	posts, err := os.ReadDir(s.own("changes"))
 	return err == nil && len(posts) == 0
 }

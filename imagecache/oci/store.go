@@ -31,6 +31,7 @@ type Store struct {
 	dir   string
 	locks *lock.Dir
 	temps temps
+	named map[sum]references // of blobs that were read; under the lock of the index
 
 	closing sync.Once
 	closed  error
@@ -74,7 +75,10 @@ func withStep(f func(string)) Option {
 // [ErrCorrupt], those of [lock.Open], or what the system says.
 func Open(dir string, opts ...Option) (*Store, error) {
 	c := config{step: func(string) {}}
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			return nil, fail("open", "", dir, fmt.Errorf("%w: the option at %d is nil", ErrBadOption, i))
+		}
 		o.apply(&c)
 	}
 	if dir == "" {
@@ -84,8 +88,8 @@ func Open(dir string, opts ...Option) (*Store, error) {
 	if err != nil {
 		return nil, fail("open", "", dir, err)
 	}
-	s := &Store{dir: abs, step: c.step}
-	s.temps.dir = s.own("tmp")
+	s := &Store{dir: abs, step: c.step, named: map[sum]references{}}
+	s.temps.dir, s.temps.garbage = s.own("tmp"), s.own("garbage")
 	if err := s.open(c); err != nil {
 		return nil, fail("open", "", abs, err)
 	}
@@ -96,6 +100,9 @@ func (s *Store) open(c config) error {
 	err := s.makeLayout()
 	if err == nil {
 		s.locks, err = lock.Open(s.own("locks"), c.locks...)
+	}
+	if err == nil && !s.leftFirstVersion() {
+		err = s.locked(context.Background(), s.leaveFirstVersion)
 	}
 	if err == nil {
 		err = s.makeIdentity()
@@ -155,7 +162,7 @@ func (s *Store) makeLayout() error {
 	default:
 		return s.notDir(err)
 	}
-	for _, d := range []string{s.own(), s.own("tags"), s.own("pending"), s.own("tmp"), s.blobDir()} {
+	for _, d := range []string{s.own(), s.own("tags"), s.own("changes"), s.own("untagged"), s.own("garbage"), s.own("tmp"), s.blobDir()} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			return located(d, err)
 		}

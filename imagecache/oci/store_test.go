@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,8 +23,10 @@ import (
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
-// tinyImage is a small valid image whose content is its name.
+// tinyImage is a small valid image whose content is its name. What stands between
+// plus signs is a layer of its own, which other images may have too.
 func tinyImage(t testing.TB, name string) v1.Image {
+	t.Helper()
 	img, err := makeTiny(name)
 	if err != nil {
 		t.Fatal(err)
@@ -32,16 +35,20 @@ func tinyImage(t testing.TB, name string) v1.Image {
 }
 
 func makeTiny(name string) (v1.Image, error) {
-	var plain, packed bytes.Buffer
-	tw := tar.NewWriter(&plain)
-	tw.WriteHeader(&tar.Header{Name: "name", Mode: 0o644, Size: int64(len(name))})
-	io.WriteString(tw, name)
-	tw.Close()
-	zw, _ := gzip.NewWriterLevel(&packed, gzip.NoCompression)
-	zw.Write(plain.Bytes())
-	zw.Close()
+	var layers []v1.Layer
+	for part := range strings.SplitSeq(name, "+") {
+		var plain, packed bytes.Buffer
+		tw := tar.NewWriter(&plain)
+		tw.WriteHeader(&tar.Header{Name: "name", Mode: 0o644, Size: int64(len(part))})
+		io.WriteString(tw, part)
+		tw.Close()
+		zw, _ := gzip.NewWriterLevel(&packed, gzip.NoCompression)
+		zw.Write(plain.Bytes())
+		zw.Close()
+		layers = append(layers, gzLayer{plain.Bytes(), packed.Bytes()})
+	}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	return mutate.Append(img, mutate.Addendum{Layer: gzLayer{plain.Bytes(), packed.Bytes()}})
+	return mutate.AppendLayers(img, layers...)
 }
 
 // gzLayer is a layer in memory that costs nothing when it is read: what is
