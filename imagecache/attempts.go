@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/imagelock/imagelock/internal/printable"
@@ -24,11 +25,23 @@ type history struct {
 	Begun int64 `json:"begun"`
 	// Last is the last attempt that ended; nil if none did.
 	Last *ended `json:"last,omitempty"`
+	// Running is attempt number Begun, if it has not ended. It stays when its
+	// process is killed.
+	Running *running `json:"running,omitempty"`
+}
+
+// running is an attempt that has begun.
+type running struct {
+	Inputs  string       `json:"inputs,omitempty"`
+	Before  string       `json:"before,omitempty"` // what the tag named, a stale image's ID
+	Log     string       `json:"log"`
+	Builder lock.Process `json:"builder"`
 }
 
 // ended is an attempt with an outcome.
 type ended struct {
 	Attempt  int64        `json:"attempt"`
+	Inputs   string       `json:"inputs,omitempty"`
 	ID       string       `json:"id,omitempty"`    // of the image, if it was built
 	Failure  string       `json:"error,omitempty"` // else why not
 	Cause    cause        `json:"cause,omitempty"`
@@ -64,18 +77,28 @@ func parseHistory(b []byte) history {
 		return history{}
 	}
 	if e := h.Last; e != nil {
-		b := &e.Builder
-		for _, s := range []*string{&e.Log, &b.Boot, &b.Namespace, &b.Host, &b.Executable} {
-			*s = printable.Clean(*s, "")
-		}
+		clean(&e.Log, &e.Inputs, &e.ID)
+		cleanProcess(&e.Builder)
 		e.Failure = printable.Clean(e.Failure, "\n\t")
+	}
+	if r := h.Running; r != nil {
+		clean(&r.Log, &r.Inputs, &r.Before)
+		cleanProcess(&r.Builder)
 	}
 	return h
 }
 
+func clean(texts ...*string) {
+	for _, s := range texts {
+		*s = printable.Clean(*s, "")
+	}
+}
+
+func cleanProcess(p *lock.Process) { clean(&p.Boot, &p.Namespace, &p.Host, &p.Executable) }
+
 // begin records that an attempt at ref begins, and returns its number. The caller
 // holds ref's lock.
-func (f *files) begin(ref string) (history, error) {
+func (f *files) begin(ref string, r running) (history, error) {
 	h, err := f.history(ref)
 	if err != nil {
 		return h, err
@@ -86,16 +109,27 @@ func (f *files) begin(ref string) (history, error) {
 		h = history{Epoch: hex.EncodeToString(id[:])}
 	}
 	h.Begun++
+	r.Builder = lock.Process(process.Self())
+	h.Running = &r
 	return h, f.write(ref, h)
 }
 
 // end records the outcome of attempt h.Begun. The caller holds ref's lock.
 func (f *files) end(ref string, h history, e ended) error {
+	// What is no text would become three times as long in the record.
+	e.Failure = strings.ToValidUTF8(e.Failure, "?")
 	if n := len(e.Failure); n > failureLimit {
-		e.Failure = "… " + e.Failure[n-failureLimit:]
+		e.Failure = "… " + strings.ToValidUTF8(e.Failure[n-failureLimit:], "")
 	}
-	e.Attempt, e.Builder, e.EndedAt = h.Begun, lock.Process(process.Self()), time.Now()
-	h.Last = &e
+	e.Attempt, e.Inputs, e.Log, e.Builder, e.EndedAt = h.Begun, h.Running.Inputs, h.Running.Log, h.Running.Builder, time.Now()
+	h.Last, h.Running = &e, nil
+	return f.write(ref, h)
+}
+
+// abandon records that attempt h.Begun has ended without an outcome. The caller
+// holds ref's lock.
+func (f *files) abandon(ref string, h history) error {
+	h.Running = nil
 	return f.write(ref, h)
 }
 
@@ -107,9 +141,9 @@ func (f *files) write(ref string, h history) error {
 	return replace(f.historyPath(ref), b, 0o644)
 }
 
-// failedSince returns the failure of an attempt that ended after base was read.
-func (h history) failedSince(base history) *ended {
-	if h.Last == nil || h.Last.Cause == "" {
+// endedSince returns the last attempt if it ended after base was read.
+func (h history) endedSince(base history) *ended {
+	if h.Last == nil {
 		return nil
 	}
 	if h.Epoch == base.Epoch && base.Last != nil && h.Last.Attempt <= base.Last.Attempt {
@@ -118,11 +152,20 @@ func (h history) failedSince(base history) *ended {
 	return h.Last
 }
 
-// remembered returns the last failure if it is one to be given to newcomers, and
-// ended less than memory ago. An end in the future is a clock's mistake and is
-// not remembered: a failure must never be for ever.
-func (h history) remembered(memory time.Duration) *ended {
-	if h.Last == nil || !h.Last.Cause.remembered() {
+// failedSince returns the failure of an attempt at an image of these inputs that
+// ended after base was read.
+func (h history) failedSince(base history, inputs string) *ended {
+	if e := h.endedSince(base); e != nil && e.Cause != "" && e.Inputs == inputs {
+		return e
+	}
+	return nil
+}
+
+// remembered returns the last failure if it is one to be given to newcomers who want
+// the same inputs, and ended less than memory ago. An end in the future is a clock's
+// mistake and is not remembered: a failure must never be for ever.
+func (h history) remembered(memory time.Duration, inputs string) *ended {
+	if h.Last == nil || !h.Last.Cause.remembered() || h.Last.Inputs != inputs {
 		return nil
 	}
 	if age := time.Since(h.Last.EndedAt); age < 0 || age >= memory {

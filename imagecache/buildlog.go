@@ -47,7 +47,29 @@ func (f *files) createLog(path string) (*buildLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build log %s: %w", path, err)
 	}
-	return &buildLog{path: path, file: file}, nil
+	l := &buildLog{path: path, file: file, release: func() {}}
+	_ = file.Chmod(0o644) // whatever the umask: who may enter the directory may follow
+	// It is locked as long as it is written to: those who follow it learn of the end,
+	// also of a killed builder's. If it can't be, nobody can follow it.
+	for range 5 { // somebody may just look whether it is
+		if release, err := holdLog(path, file); err == nil {
+			l.release = release
+			break
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return l, nil
+}
+
+// forgetBuilds removes the logs of ref's builds and how they ended. The caller holds
+// ref's lock, and there is no such image any more. It matters little if that fails:
+// the logs go with the next builds.
+func (f *files) forgetBuilds(ref string) {
+	_ = os.Remove(f.historyPath(ref))
+	if logs, err := os.OpenRoot(filepath.Join(f.dir, logsDir)); err == nil {
+		_ = logs.RemoveAll(f.hash(ref))
+		logs.Close()
+	}
 }
 
 // removeOldest removes all but the newest keep logs. Names begin with the time.
@@ -60,9 +82,10 @@ func removeOldest(logs *os.Root, dir string, names []fs.DirEntry, keep int) {
 
 // buildLog is an attempt's log.
 type buildLog struct {
-	path string
-	mu   sync.Mutex
-	file *os.File // nil when closed
+	path    string
+	mu      sync.Mutex
+	file    *os.File // nil when closed
+	release func()   // unlocks it
 }
 
 // direct opens the log twice more: to be appended to by another process, and to be
@@ -118,6 +141,7 @@ func (l *buildLog) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.file != nil {
+		l.release()
 		_ = l.file.Close()
 		l.file = nil
 	}

@@ -14,15 +14,16 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/imagelock/imagelock/internal/slots"
 	"github.com/imagelock/imagelock/lock"
 )
 
 // The default limits. Published harness runs hold a builder from 20 seconds to
-// two hours; waiting must outlast building, or waiters give up on a healthy
-// builder.
+// two hours; waiting must outlast another's wait for a slot ([DefaultSlotLimit]) and
+// its build, or waiters give up on a healthy builder.
 const (
 	DefaultBuildLimit    = 2 * time.Hour
-	DefaultWaitLimit     = 3 * time.Hour
+	DefaultWaitLimit     = 6 * time.Hour
 	DefaultProbeLimit    = 30 * time.Second
 	DefaultFailureMemory = 10 * time.Second
 )
@@ -43,19 +44,35 @@ type Cache struct {
 	files  *files
 	limits limits
 
+	slots     int
+	pool      *slots.Pool
+	classes   map[string]int
+	observers []Observer
+	budget    *budget // nil if nothing is to be removed by itself
+
+	mountPolicy  MountPolicy
+	engineMounts engineMounts
+
+	marked bool // the directory of the locks is to be
+
 	close func() error
 
 	mu      sync.Mutex
-	flights map[string]*flight   // by reference: the attempts of this process
+	flights map[string][]*flight // by reference: the attempts of this process
 	ending  map[*flight]struct{} // those that nobody waits for, until they have ended
 	active  int                  // calls and attempts that have not ended
 	closed  bool
+
+	knownMu sync.Mutex
+	known   map[string]known // by reference: the images that were seen last
 }
 
 // limits are the clocks of a Cache, each of its own.
 type limits struct {
-	wait, build, probe, memory time.Duration
-	shortWait                  bool
+	wait, build, probe, slot, memory, prune time.Duration
+	pause                                   time.Duration // before the second try
+	tries                                   int
+	shortWait                               bool
 }
 
 // identity is what a store may be called: it becomes a directory's name.
@@ -75,9 +92,12 @@ func Open(ctx context.Context, store Store, opts ...Option) (*Cache, error) {
 	c := &Cache{
 		store:   store,
 		log:     zap.NewNop(),
-		limits:  limits{wait: DefaultWaitLimit, build: DefaultBuildLimit, probe: DefaultProbeLimit, memory: DefaultFailureMemory},
+		limits:  limits{wait: DefaultWaitLimit, build: DefaultBuildLimit, probe: DefaultProbeLimit, slot: DefaultSlotLimit, memory: DefaultFailureMemory, prune: pruneWait, tries: 1},
+		slots:   defaultSlots(),
+		classes: map[string]int{},
 		close:   func() error { return nil },
-		flights: map[string]*flight{},
+		flights: map[string][]*flight{},
+		known:   map[string]known{},
 		ending:  map[*flight]struct{}{},
 	}
 	if err := c.open(ctx, opts); err != nil {
@@ -90,10 +110,16 @@ func (c *Cache) open(ctx context.Context, opts []Option) error {
 	if c.store == nil {
 		return fmt.Errorf("%w: no store", ErrBadOption)
 	}
-	for _, o := range opts {
+	for i, o := range opts {
+		if o == nil {
+			return nilOption(i)
+		}
 		if err := o.apply(c); err != nil {
 			return err
 		}
+	}
+	if c.marked && c.locks != nil {
+		return fmt.Errorf("%w: WithCheckedClientsOnly is for the locks in the cache directory, and WithLocker gives others", ErrBadOption)
 	}
 	if l := c.limits; l.wait < l.build && !l.shortWait {
 		return fmt.Errorf("%w: waiters would give up (wait limit %v) while a healthy build goes on (build limit %v); "+
@@ -124,12 +150,17 @@ func (c *Cache) open(ctx context.Context, opts []Option) error {
 		return err
 	}
 	if c.locks == nil {
-		locks, err := lock.Open(filepath.Join(c.dir, locksDir), lock.WithLogger(c.log))
+		opts := []lock.Option{lock.WithLogger(c.log)}
+		if c.marked {
+			opts = append(opts, lock.CheckedClientsOnly())
+		}
+		locks, err := lock.Open(filepath.Join(c.dir, locksDir), opts...)
 		if err != nil {
 			return err
 		}
 		c.locks, c.close = locks, locks.Close
 	}
+	c.pool = slots.New(c.locks)
 	c.log = c.log.Named("imagecache")
 	if private {
 		if why := c.exposure(); why != "" {
@@ -169,7 +200,8 @@ func (c *Cache) Dir() string { return c.dir }
 //
 // A build that nobody waits for any more (after Ctrl-C, say) is told to stop, and
 // Close waits until it has, 15 seconds at most: so a program that ends after Close
-// leaves no build behind. It is an [*Error] if one has not stopped by then.
+// leaves no build behind. It is an [*Error] if one has not stopped by then. It also
+// waits for the pruning of what was released last ([WithBudget]).
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	idle := c.active == 0 && !c.closed
@@ -185,10 +217,11 @@ func (c *Cache) Close() error {
 		select {
 		case <-f.done:
 		case <-limit.C:
-			return &Error{Op: "close", Reference: f.ref, Path: c.dir,
+			return &Error{Op: "close", Reference: f.w.ref, Path: c.dir,
 				Err: fmt.Errorf("its build has been told to stop and has not in %v; its lock is held until it does", endingLimit)}
 		}
 	}
+	c.budget.end(limit.C)
 	return nil
 }
 

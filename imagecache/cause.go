@@ -21,6 +21,7 @@ const (
 	causeHost        cause = "host"      // out of descriptors, processes or memory
 	causeKilled      cause = "killed"    // what the build ran was killed
 	causeCancelled   cause = "cancelled" // something inside the build was
+	causeTransient   cause = "transient" // it says so itself
 )
 
 // killed is implemented by errors of programs that a signal ended.
@@ -47,6 +48,9 @@ func classify(err error) cause {
 	case ofNetwork(err):
 		return causeNetwork
 	}
+	if t, ok := errors.AsType[transient](err); ok && t.Transient() {
+		return causeTransient
+	}
 	return causeBuild
 }
 
@@ -69,6 +73,21 @@ func isAny(err error, targets ...error) bool {
 // attempt a moment later.
 func (c cause) remembered() bool {
 	return c == causeBuild || c == causeNotProduced || c == causeLimit
+}
+
+// transient is implemented by errors that know whether they may pass by themselves.
+type transient interface {
+	error
+	Transient() bool
+}
+
+// isTransient tells whether another try may do better.
+func isTransient(err error) bool {
+	if t, ok := errors.AsType[transient](err); ok {
+		return t.Transient()
+	}
+	c := classify(err)
+	return c == causeNetwork || c == causeHost
 }
 
 // wrap gives a failure that was read from a record the errors.Is it had in the

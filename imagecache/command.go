@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/imagelock/imagelock/lock"
 )
 
 // DefaultGrace is how long a cancelled [Command] has to end by itself.
@@ -40,8 +42,12 @@ const (
 //	IMAGELOCK_REFERENCE  the normalised reference of the image to make
 //	IMAGELOCK_ATTEMPT    the number of the attempt
 //	IMAGELOCK_LOG        the path of the build log
+//	IMAGELOCK_HELD       the locks of this build ([lock.Environ]): should the program
+//	                     ensure the same image again, that is [ErrNested] at once
 //
-// and what Env adds. A Command may be used for several builds at once.
+// and what Env adds. It should label the image io.imagelock.reference with
+// IMAGELOCK_REFERENCE ([LabelReference]): if this process is killed before it can put
+// the image on record that label is all that tells [Cache.Prune] whose it is. A Command may be used for several builds at once.
 type Command struct {
 	// Args is the program and its arguments. A name without a slash is looked
 	// up in PATH; a relative path counts from Dir. No shell is involved.
@@ -85,7 +91,10 @@ type Command struct {
 // cache's own it prints into a pipe, and dies of SIGPIPE). Of the descriptors that
 // this process opened it inherits no other.
 func (c Command) Build(ctx context.Context, b *Build) error {
-	cmd, err := c.prepare(b)
+	if answered(ctx, c.describe) {
+		return nil
+	}
+	cmd, err := c.prepare(ctx, b)
 	if err != nil {
 		return c.fail(nil, err)
 	}
@@ -131,7 +140,7 @@ func (c Command) Build(ctx context.Context, b *Build) error {
 }
 
 // prepare checks c before anything is started.
-func (c Command) prepare(b *Build) (*exec.Cmd, error) {
+func (c Command) prepare(ctx context.Context, b *Build) (*exec.Cmd, error) {
 	bad := func(format string, args ...any) (*exec.Cmd, error) {
 		return nil, fmt.Errorf("%w: %w", ErrBadOption, fmt.Errorf(format, args...))
 	}
@@ -164,6 +173,7 @@ func (c Command) prepare(b *Build) (*exec.Cmd, error) {
 		"IMAGELOCK_ATTEMPT="+strconv.FormatInt(b.Attempt, 10),
 		"IMAGELOCK_LOG="+b.LogPath,
 	)
+	cmd.Env = append(cmd.Env, lock.Environ(lock.HeldIn(ctx)...)...)
 	cmd.Env = append(cmd.Env, c.Env...)
 	setGroup(cmd)
 	inherit(cmd, b.Running)

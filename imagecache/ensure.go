@@ -13,10 +13,14 @@ import (
 	"github.com/imagelock/imagelock/lock"
 )
 
-// Ensure returns once img is in the store: at once if it is there, else after it
-// was built, by this call or by whoever is building it already, in this process
-// or another. An image is built by one at a time; whoever waited looks again
-// before it builds.
+// Ensure returns once img is in the store, made of its inputs: at once if it is
+// there, else after it was built, by this call or by whoever is building it already,
+// in this process or another. An image is built by one at a time; whoever waited
+// looks again before it builds.
+//
+// The result holds a lease on the image: nobody removes it before [Result.Release],
+// even if its tag is moved. The lease is taken before the look, so there is no moment
+// at which the image could have gone again.
 //
 // It blocks until then, until ctx ends, or until one of the cache's limits has
 // passed. All callers of one image in a process share one attempt, which runs
@@ -25,54 +29,100 @@ import (
 //
 // Errors: [*ReferenceError] for a tag that names no image; [*ProbeError] if the
 // store does not answer (nothing is built then); [*WaitError] if ctx or the wait
-// limit ended the wait, which names the holder; [*BuildError] if the build failed,
-// which everybody who waited for it is given, in all processes; [*Error] for the
-// rest, such as [ErrNested] and [ErrNoBuild]. No error leaves anything locked.
+// limit ended the wait, which names the holder; [*ParentError] if the image must be
+// built and a parent is absent; [*ConflictError] if somebody else builds it of other
+// inputs; [*BuildError] if the build failed, which everybody who waited for it is
+// given, in all processes; [*Error] for the rest, such as [ErrNested], [ErrNoBuild]
+// and [ErrSlotLimit]. No error leaves anything locked.
 //
 // If the process is killed in mid-build one of those who wait takes over, also
 // those in other processes, after what the build had started has ended
 // ([Build].Running).
 func (c *Cache) Ensure(ctx context.Context, img Image) (Result, error) {
-	ref, err := Normalize(img.Tag)
+	start := time.Now()
+	w, err := c.want(img)
 	if err != nil {
-		return Result{}, err
+		ref, nerr := Normalize(img.Tag)
+		if nerr != nil {
+			ref = shortened(img.Tag)
+		}
+		return c.refused(ref, start, err)
 	}
 	if ctx.Value(inBuild{}) != nil {
-		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNested}
+		return c.refused(w.ref, start, &Error{Op: "ensure", Reference: w.ref, Err: ErrNested})
 	}
 	if !c.enter() {
-		return Result{}, &Error{Op: "ensure", Reference: ref, Err: lock.ErrClosed}
+		return c.refused(w.ref, start, &Error{Op: "ensure", Reference: w.ref, Err: lock.ErrClosed})
 	}
 	defer c.exit()
-	start := time.Now()
-	p, err := c.probe(ctx, ref)
+	res, err := c.present(ctx, w)
 	if err != nil {
-		return Result{}, c.unknown(ctx, ref, start, err)
+		return c.refused(w.ref, start, c.unknown(ctx, w.ref, start, err))
 	}
-	if p.State == Present {
-		if e := c.log.Check(zapcore.DebugLevel, "present"); e != nil {
-			e.Write(zap.String("tag", ref), zap.String("id", p.ID))
-		}
-		return Result{Reference: ref, ID: p.ID, Outcome: Existing}, nil
-	}
-	if img.Build == nil {
-		return Result{}, &Error{Op: "ensure", Reference: ref, Err: ErrNoBuild}
+	if res.ID != "" {
+		return res, nil
 	}
 	for waits := time.Now(); ; {
-		f, first := c.join(ctx, ref, img.Build, waits)
+		if ctx.Err() != nil { // an attempt would begin, and might get as far as the build
+			return c.refused(w.ref, start, c.unknown(ctx, w.ref, start, whyEnded(ctx)))
+		}
+		f, first, err := c.join(ctx, w, waits)
+		if err != nil {
+			return c.refused(w.ref, start, err)
+		}
 		res, err := c.await(ctx, f, first, start, c.limits.wait-time.Since(waits))
 		// The attempt's patience is its first caller's. Who came later has
 		// some left, and makes an attempt of his own.
 		_, gaveUp := err.(*WaitError)
+		if res.Outcome == Built {
+			c.keepBudget(ctx)
+		}
 		if first || !gaveUp || !errors.Is(err, lock.ErrWaitLimit) || time.Since(waits) >= c.limits.wait {
 			return res, err
 		}
 	}
 }
 
+// refused is the end of a call that has no part in any attempt, which would tell the
+// observers.
+func (c *Cache) refused(ref string, start time.Time, err error) (Result, error) {
+	c.tellEnd(ref, start, Result{}, err)
+	return Result{}, err
+}
+
+// present is Ensure of an image that is there and fresh. A result without an ID
+// means that it must be built.
+func (c *Cache) present(ctx context.Context, w *wanted) (Result, error) {
+	if err := c.survey(ctx, w); err != nil {
+		return Result{}, err
+	}
+	p, l, fresh, err := c.look(ctx, w)
+	if err != nil {
+		return Result{}, err
+	}
+	if !fresh {
+		if w.img.Build == nil {
+			return Result{}, &Error{Op: "ensure", Reference: w.ref, Err: fmt.Errorf("%w (it is %s)", ErrNoBuild, staleOr(p.State))}
+		}
+		return Result{}, nil
+	}
+	if e := c.log.Check(zapcore.DebugLevel, "present"); e != nil {
+		e.Write(zap.String("tag", w.ref), zap.String("id", p.ID))
+	}
+	c.tell(Event{Kind: EventPresent, Reference: w.ref, ID: p.ID, Outcome: Existing})
+	return Result{Reference: w.ref, ID: p.ID, Outcome: Existing, lease: l}, nil
+}
+
+func staleOr(s State) string {
+	if s == Present {
+		return "stale"
+	}
+	return s.String()
+}
+
 // unknown tells a caller whose context ended from one whose store is silent.
 func (c *Cache) unknown(ctx context.Context, ref string, start time.Time, err error) error {
-	if ctx.Err() != nil {
+	if _, ok := err.(*WaitError); !ok && ctx.Err() != nil {
 		return &WaitError{Reference: ref, Waited: time.Since(start), Holder: c.whoHas(ref), Err: err}
 	}
 	return err
@@ -90,175 +140,5 @@ func whyEnded(ctx context.Context) error {
 
 // inBuild is the key of the context value that marks a build's context.
 type inBuild struct{}
-
-// flight is an attempt at an image that callers of this process share. The name
-// is x/sync's singleflight's, of which it differs: it belongs to no caller.
-type flight struct {
-	ref    string
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when res and err are set
-	res    Result
-	err    error
-
-	// guarded by Cache.mu
-	callers int
-	unowned bool         // the first caller has left, another is to be told that it built
-	holder  *lock.Holder // while it builds: this process
-}
-
-// join makes the caller one of those who wait for this process's attempt at ref,
-// and begins one if there is none. One whose last caller has left is over, even
-// if its goroutine has not ended yet: it is cancelled, nobody should wait for it.
-func (c *Cache) join(ctx context.Context, ref string, build BuildFunc, start time.Time) (f *flight, first bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.flights[ref]; f != nil && f.callers > 0 {
-		f.callers++
-		return f, false
-	}
-	// The first caller's values, but not its end.
-	fctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	f = &flight{ref: ref, ctx: fctx, cancel: cancel, done: make(chan struct{}), callers: 1}
-	c.flights[ref] = f
-	c.active++
-	go c.fly(f, build, start)
-	return f, true
-}
-
-// errAbandoned is the cause of an attempt's end when nobody waits for it any more.
-var errAbandoned = context.Canceled
-
-func (c *Cache) leave(f *flight) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f.callers--
-	if f.callers > 0 {
-		return
-	}
-	f.cancel(errAbandoned)
-	select {
-	case <-f.done:
-	default:
-		c.ending[f] = struct{}{}
-	}
-}
-
-// fly makes the attempt. Whatever happens to the goroutine in the build, even
-// runtime.Goexit (which a test's FailNow is), those who wait are told.
-func (c *Cache) fly(f *flight, build BuildFunc, start time.Time) {
-	a := &attempt{c: c, f: f, build: build, start: start}
-	f.err = &Error{Op: "ensure", Reference: f.ref, Err: errGoexit}
-	defer func() {
-		c.mu.Lock()
-		if c.flights[f.ref] == f {
-			delete(c.flights, f.ref)
-		}
-		delete(c.ending, f)
-		close(f.done)
-		c.mu.Unlock()
-		f.cancel(nil)
-		c.exit()
-	}()
-	f.res, f.err = a.run(f.ctx)
-}
-
-// overdue is how much longer than its limits an attempt's first caller waits for
-// it: a build function that does not return when its context ends keeps the lock,
-// as it must, but not its callers.
-const overdue = time.Minute
-
-// await waits for the attempt f. One caller is told that it built: the first or,
-// if that has left, the next. The limits of the attempt are the first caller's;
-// later ones have a wait limit of their own.
-func (c *Cache) await(ctx context.Context, f *flight, first bool, start time.Time, patience time.Duration) (Result, error) {
-	defer c.leave(f)
-	late := lock.ErrWaitLimit
-	if first {
-		patience += c.limits.build + overdue
-		late = fmt.Errorf("%w, and the build function has not returned", ErrBuildLimit)
-	} else {
-		defer c.shared(f, start)()
-	}
-	t := time.NewTimer(patience)
-	defer t.Stop()
-	var cause error
-	select {
-	case <-f.done:
-		return c.outcome(f, first, start)
-	case <-ctx.Done():
-		cause = whyEnded(ctx)
-	case <-t.C:
-		cause = late
-	}
-	select {
-	case <-f.done: // at the same moment; the result is worth more
-		return c.outcome(f, first, start)
-	default:
-	}
-	if first {
-		c.mu.Lock()
-		f.unowned = true
-		c.mu.Unlock()
-	}
-	return Result{}, &WaitError{Reference: f.ref, Waited: time.Since(start), Holder: c.holder(f), Err: cause}
-}
-
-// outcome is what a caller is told of an attempt that has ended.
-func (c *Cache) outcome(f *flight, first bool, start time.Time) (Result, error) {
-	if !first {
-		c.mu.Lock()
-		first, f.unowned = f.unowned, false
-		c.mu.Unlock()
-	}
-	if first {
-		return f.res, f.err
-	}
-	if be, ok := f.err.(*BuildError); ok && !be.Shared {
-		shared := *be
-		shared.Shared = true
-		return Result{}, &shared
-	}
-	if f.err != nil {
-		return Result{}, f.err
-	}
-	res := f.res
-	res.Waited = time.Since(start)
-	if res.Outcome == Built {
-		res.Outcome, res.Took = Appeared, 0
-	}
-	return res, nil
-}
-
-// holder names who builds what f waits for.
-func (c *Cache) holder(f *flight) *lock.Holder {
-	c.mu.Lock()
-	h := f.holder
-	c.mu.Unlock()
-	if h != nil {
-		return h
-	}
-	return c.whoHas(f.ref)
-}
-
-// whoHas names who has the lock of an image, or keeps its builder waiting.
-func (c *Cache) whoHas(ref string) *lock.Holder {
-	d, ok := c.locks.(*lock.Dir)
-	if !ok {
-		return nil
-	}
-	hs, _ := d.Holders(context.Background(), ref)
-	if len(hs) == 0 || hs[0].Process == self() {
-		// Who has the image's lock and does not build waits for what a dead
-		// builder has started.
-		if orphans, _ := d.Holders(context.Background(), runningKey(ref)); len(orphans) > 0 {
-			hs = orphans
-		}
-	}
-	if len(hs) == 0 {
-		return nil
-	}
-	return &hs[0]
-}
 
 func self() lock.Process { return lock.Process(process.Self()) }

@@ -13,25 +13,36 @@ import (
 	"time"
 
 	"github.com/imagelock/imagelock/internal/expect"
+	"github.com/imagelock/imagelock/internal/keys"
 	"github.com/imagelock/imagelock/lock"
 )
 
 const app = "docker.io/library/app:latest"
 
-func TestPresentImageCostsOneProbeAndNoLock(t *testing.T) {
+func TestPresentImageCostsOneProbeAndALease(t *testing.T) {
 	s := newStore(t)
 	c := openCache(t, s)
 	if err := s.put(app); err != nil {
 		t.Fatal(err)
 	}
-	res, err := c.Ensure(t.Context(), Image{Tag: "app"})
-	if err != nil || res != (Result{Reference: app, ID: "id-of-" + app, Outcome: Existing}) {
-		t.Errorf("%+v, %v", res, err)
+	// Of an image that nothing is known of the ID is asked for first.
+	for _, probes := range []int64{2, 1, 1} {
+		s.probes.Store(0)
+		res, err := c.Ensure(t.Context(), Image{Tag: "app"})
+		lease := res.lease
+		if res.lease = nil; err != nil || lease == nil || res != (Result{Reference: app, ID: "id-of-" + app, Outcome: Existing}) {
+			t.Errorf("%+v, %v", res, err)
+		}
+		if n := s.probes.Load(); n != probes {
+			t.Errorf("%d probes, want %d", n, probes)
+		}
+		if err := lease.release(); err != nil {
+			t.Error(err)
+		}
 	}
-	if n := s.probes.Load(); n != 1 {
-		t.Errorf("%d probes", n)
-	}
-	if names, _ := os.ReadDir(filepath.Join(c.Dir(), locksDir)); len(names) != 1 { // processes
+	// The tag's lock would have left its file.
+	want := []string{keys.File(leaseKey("id-of-" + app)), "processes"}
+	if names, _ := os.ReadDir(filepath.Join(c.Dir(), locksDir)); len(names) != 2 || names[0].Name() != want[0] || names[1].Name() != want[1] {
 		t.Errorf("lock directory has %v", names)
 	}
 }

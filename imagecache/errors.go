@@ -16,8 +16,9 @@ var (
 	// ErrBadOption is the answer to an option whose value makes no sense.
 	ErrBadOption = errors.New("bad option")
 
-	// ErrNoBuild is the answer when an absent image has no Build function.
-	ErrNoBuild = errors.New("image is absent and has no build function")
+	// ErrNoBuild is the answer when an image that is absent, or stale, has no Build
+	// function.
+	ErrNoBuild = errors.New("image must be built and has no build function")
 
 	// ErrNotProduced is the failure of a build that reported success although
 	// the store has no such image afterwards.
@@ -25,11 +26,44 @@ var (
 
 	// ErrNested is the answer when Ensure is called from within a build: a
 	// build that waits for another while it holds a lock can deadlock. Ensure
-	// parents before their children.
+	// parents before their children. A process that a [Command] has started is
+	// told so for the image that is being built: it wraps [lock.ErrReentry] then.
 	ErrNested = errors.New("ensure called from within a build: ensure parents before the build")
 
 	// ErrBuildLimit is the cause of a build's end by its time limit.
 	ErrBuildLimit = errors.New("build limit reached")
+
+	// ErrInUse is the answer when an image that should be removed is leased, is
+	// being built, is a parent of one that is there, or is used by a container.
+	ErrInUse = errors.New("image is in use")
+
+	// ErrNotOurs is the answer when an image that should be removed was not
+	// built by this package.
+	ErrNotOurs = errors.New("image was not built by imagelock")
+
+	// ErrMoved is the answer when a tag names another image than it should.
+	ErrMoved = errors.New("tag names another image by now")
+
+	// ErrConflict is the answer when an image is wanted with other inputs than
+	// those with which another builds it at this moment.
+	ErrConflict = errors.New("another builds this tag of other inputs")
+
+	// ErrNoParent is the answer when an image's parent is not there.
+	ErrNoParent = errors.New("parent image is absent")
+
+	// ErrMissingBase is the cause when what a build begins with, or takes files from,
+	// is not in the store.
+	ErrMissingBase = errors.New("base image is not in the store: ensure it as a parent first")
+
+	// ErrRemoved is the answer when an image is removed again and again before it
+	// could be used or built on.
+	ErrRemoved = errors.New("image is removed as soon as it is there: who else removes images?")
+
+	// ErrSlotLimit is the answer when no slot was free for too long.
+	ErrSlotLimit = errors.New("slot limit reached")
+
+	// ErrUnsupported is the answer when a store can't do what it is asked for.
+	ErrUnsupported = errors.New("not supported by this store")
 
 	// ErrUnknown is the answer when the store could not be asked whether an
 	// image exists. Nothing is built then.
@@ -143,9 +177,9 @@ func (e *BuildError) Unwrap() error { return e.Err }
 
 // Error is any other error of this package.
 type Error struct {
-	// Op is "open" or "ensure".
+	// Op is "open", "close", "ensure", "plan", "slot", "follow", "forget" or "prune".
 	Op string
-	// Reference is the image; empty for "open".
+	// Reference is the image; empty where none is concerned.
 	Reference string
 	// Path is the file or directory concerned, if any.
 	Path string

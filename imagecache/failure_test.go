@@ -72,7 +72,7 @@ func TestFailureThatEndedJustBeforeTheLockWasFreeIsNotRepeated(t *testing.T) {
 	c := openCache(t, s, WithFailureMemory(0))
 	s.fault = func(context.Context) (Presence, error, bool) {
 		if s.probes.Load() == 2 { // the look with the lock in hand
-			h, err := c.files.begin(app)
+			h, err := c.files.begin(app, running{})
 			if err == nil {
 				err = c.files.end(app, h, ended{Failure: "not this time", Cause: causeBuild})
 			}

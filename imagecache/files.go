@@ -1,12 +1,14 @@
 package imagecache
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/imagelock/imagelock/internal/keys"
 )
@@ -16,6 +18,11 @@ import (
 //
 //	outcomes/<hash>.json       how the last attempt at an image ended
 //	build-logs/<hash>/*.log    the logs of its last attempts
+//	built-images/<hash of reference and ID>.json      what is known of an image; its time is the last use
+//	built-images/<hash of reference and ID>.removing  the same, of one whose removal has begun
+//	built-images/<hash of reference>.building         the same, before the image is there
+//	seen/<hash of platform>    which images were found present; see [Cache.seenPath]
+//	cache-mounts/*.json        which cache mounts are warm, and the orders in which they are locked
 //
 // where hash is of the store and the reference: two stores may share a cache
 // directory, and only wait for each other then. What is written for an image is
@@ -23,11 +30,15 @@ import (
 type files struct {
 	dir   string
 	store string
+	// mode is that of records, whose time everybody who uses an image sets.
+	mode fs.FileMode
 }
 
 const (
 	outcomesDir = "outcomes"
 	logsDir     = "build-logs"
+	imagesDir   = "built-images"
+	seenDir     = "seen"
 )
 
 // openFiles makes the directories. Below a directory that is shared by a group
@@ -37,12 +48,23 @@ func openFiles(dir, store string) (*files, error) {
 	if err := makeShared(dir); err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{locksDir, outcomesDir, logsDir} {
+	for _, sub := range []string{locksDir, outcomesDir, logsDir, imagesDir, seenDir, mountsDir} {
 		if err := makeShared(filepath.Join(dir, sub)); err != nil {
 			return nil, err
 		}
 	}
-	return &files{dir: dir, store: store}, nil
+	mode := fs.FileMode(0o644)
+	if fi, err := os.Stat(filepath.Join(dir, imagesDir)); err != nil {
+		return nil, err
+	} else if isShared(fi) {
+		mode |= 0o020
+	}
+	return &files{dir: dir, store: store, mode: mode}, nil
+}
+
+// isShared tells whether a group shares a directory.
+func isShared(dir fs.FileInfo) bool {
+	return dir.Mode()&fs.ModeSetgid != 0 && dir.Mode()&0o020 != 0
 }
 
 // makeShared makes dir, with the access of its parent if that is shared.
@@ -66,7 +88,7 @@ func makeShared(dir string) error {
 	if err != nil {
 		return err
 	}
-	if m := up.Mode(); m&fs.ModeSetgid != 0 && m&0o020 != 0 {
+	if isShared(up) {
 		return os.Chmod(dir, 0o770|fs.ModeSetgid)
 	}
 	return nil
@@ -81,22 +103,43 @@ func notDirectory(path string, err error) error {
 
 func (f *files) hash(ref string) string { return keys.Hash(f.store + "\x00" + ref) }
 
-// read returns the content of a small file; nil if there is none, or if it is
-// anything but a regular file of at most limit bytes.
+// read returns the content of a small file; nil if there is none, or if what lies in
+// its place is of no use to anybody and gives way to the next content: anything but a
+// regular file of at most limit bytes. A directory that is not empty is an error: it
+// would stay.
 func read(path string, limit int64) ([]byte, error) {
+	b, _, err := readStat(path, limit)
+	return b, err
+}
+
+// readStat is read with what the system knows of the file.
+func readStat(path string, limit int64) (b []byte, fi fs.FileInfo, err error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|noFollow, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errLoop) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		if fi, lerr := os.Lstat(path); lerr == nil && !fi.Mode().IsRegular() && !fi.IsDir() {
+			err = nil // a socket
+		}
+		return nil, nil, err
 	}
 	defer file.Close()
-	if fi, err := file.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() > limit {
-		return nil, err
+	fi, err = file.Stat()
+	if err == nil && fi.IsDir() {
+		if _, empty := file.Readdirnames(1); empty != io.EOF {
+			err = &fs.PathError{Op: "read", Path: path, Err: errDirectory}
+		}
 	}
-	return io.ReadAll(io.LimitReader(file, limit))
+	if err != nil || !fi.Mode().IsRegular() || fi.Size() > limit {
+		return nil, nil, err
+	}
+	b, err = io.ReadAll(io.LimitReader(file, limit))
+	return b, fi, err
 }
+
+// errDirectory says what lies in the place of a file. Whose it is nobody knows.
+var errDirectory = errors.New("there is a directory in the place of this package's file: move it away")
 
 // replace gives path a new content in one step: whoever reads it, and whoever
 // finds it after a crash, has the old or the new. It is not synced: what is kept
@@ -104,9 +147,17 @@ func read(path string, limit int64) ([]byte, error) {
 // writes, so the temporary file has one name, and what a crash leaves of it is
 // gone with the next write.
 func replace(path string, content []byte, mode fs.FileMode) error {
+	return replaceTimed(path, content, mode, time.Time{})
+}
+
+// replaceTimed is replace with a time for the file, unless that is zero.
+func replaceTimed(path string, content []byte, mode fs.FileMode, at time.Time) error {
 	tmp := path + ".tmp"
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		if fi, lerr := os.Lstat(tmp); lerr != nil || !fi.IsDir() {
+			return err
+		}
+		tmp = path + "." + rand.Text() + ".tmp" // somebody's directory
 	}
 	file, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
@@ -119,11 +170,30 @@ func replace(path string, content []byte, mode fs.FileMode) error {
 	if cerr := file.Close(); err == nil {
 		err = cerr
 	}
+	if err == nil && !at.IsZero() {
+		err = os.Chtimes(tmp, at, at)
+	}
 	if err == nil {
-		err = os.Rename(tmp, path)
+		err = rename(tmp, path)
 	}
 	if err != nil {
 		os.Remove(tmp)
 	}
 	return err
+}
+
+// rename puts a file in the place of another, or of an empty directory, which container
+// engines make of what they are to mount and do not find.
+func rename(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		return nil
+	}
+	if fi, lerr := os.Lstat(to); lerr != nil || !fi.IsDir() {
+		return err
+	}
+	if os.Remove(to) != nil {
+		return &fs.PathError{Op: "replace", Path: to, Err: errDirectory}
+	}
+	return os.Rename(from, to)
 }

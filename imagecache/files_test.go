@@ -58,7 +58,7 @@ func TestHistoryTellsWhatEndedSince(t *testing.T) {
 		"begun before, ended":   {history{Epoch: "a", Begun: 1}, fail("a", 1), true},
 		"record lost, no other": {fail("a", 1), history{}, false},
 	} {
-		if got := c.now.failedSince(c.base) != nil; got != c.want {
+		if got := c.now.failedSince(c.base, "") != nil; got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -66,11 +66,11 @@ func TestHistoryTellsWhatEndedSince(t *testing.T) {
 
 func TestAFailureFromTheFutureIsNotRemembered(t *testing.T) {
 	h := history{Begun: 1, Last: &ended{Attempt: 1, Cause: causeBuild, EndedAt: time.Now().Add(time.Hour)}}
-	if h.remembered(10*time.Second) != nil {
+	if h.remembered(10*time.Second, "") != nil {
 		t.Error("a clock that was set back makes a failure last for an hour")
 	}
 	h.Last.EndedAt = time.Now()
-	if h.remembered(10*time.Second) == nil || h.remembered(0) != nil {
+	if h.remembered(10*time.Second, "") == nil || h.remembered(0, "") != nil {
 		t.Error("memory is not what was asked for")
 	}
 }
@@ -84,7 +84,7 @@ func FuzzParseHistory(f *testing.F) {
 		if h.Begun < 0 || h.Last != nil && (h.Last.Attempt < 1 || h.Last.Attempt > h.Begun) {
 			t.Errorf("%+v", h)
 		}
-		if e := h.failedSince(history{}); e != nil {
+		if e := h.failedSince(history{}, ""); e != nil {
 			_ = e.err("x", true).Error()
 		}
 	})

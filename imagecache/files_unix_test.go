@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/internal/reexec"
@@ -57,7 +59,19 @@ func TestCacheDirectoryOfAGroupServesAllItsUsers(t *testing.T) {
 	os.Remove((&dirStore{dir: images}).file(app))
 	s := &dirStore{dir: images}
 	build, _ := s.builder(0)
-	if res, err := c2.Ensure(t.Context(), Image{Tag: "app", Build: build}); err != nil || res.Attempt != 2 {
+	res, err := c2.Ensure(t.Context(), Image{Tag: "app", Build: build})
+	if err != nil || res.Attempt != 2 {
 		t.Errorf("after the other's attempt: %+v, %v", res, err)
+	}
+	record := c2.files.madePath(res.ID, app)
+	long := time.Now().Add(-time.Hour)
+	if err := errors.Join(os.Chtimes(record, long, long), os.Chmod(s.file(app), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if got := reexec.AsNobody(t, "ensure", dir, images); got != "<nil>" {
+		t.Errorf("got %s", got)
+	}
+	if fi, err := os.Stat(record); err != nil || runtime.GOOS == "linux" && fi.ModTime().Equal(long) {
+		t.Errorf("another's use was not noted: %v, %v", fi.ModTime(), err)
 	}
 }

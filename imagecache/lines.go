@@ -59,9 +59,16 @@ func (c *Cache) announce(b *Build) (end func(id string, err error)) {
 
 // shared logs that a caller waits for an attempt that this process makes already.
 func (c *Cache) shared(f *flight, start time.Time) (end func()) {
-	log := c.log.With(zap.String("tag", f.ref))
+	log := c.log.With(zap.String("tag", f.w.ref))
 	log.Info("waiting for an attempt of this process")
 	return func() {
 		log.Info("waited for an attempt of this process", zap.Duration("waited", time.Since(start)))
 	}
+}
+
+// warnRecord logs that an image was built whose record could not be written, which
+// is nobody's error.
+func (c *Cache) warnRecord(ref string, err error) {
+	c.log.Warn("the image was built, but not put on record: it will not be pruned, and if it has inputs and no label it will be built again",
+		zap.String("tag", ref), zap.Error(err))
 }

@@ -3,7 +3,10 @@ package imagecache
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/imagelock/imagelock/internal/expect"
 	"github.com/imagelock/imagelock/lock"
@@ -54,4 +57,56 @@ func TestBuildWhoseLockIsLostIsStoppedAndYieldsNothing(t *testing.T) {
 			t.Errorf("%s: an outcome is on record: %+v", name, h.Last)
 		}
 	}
+}
+
+func TestALockThatIsLostInAPauseEndsTheTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &keepsake{}
+		c := openCache(t, newStore(t), WithLocker(l), WithRetry(3, time.Minute))
+		tries, start := 0, time.Now()
+		_, err := c.Ensure(t.Context(), Image{Tag: "app", Build: func(context.Context, *Build) error {
+			tries++
+			held := l.of(app)
+			time.AfterFunc(time.Second, func() { held.cancel(lock.ErrLost) })
+			return &timeoutError{}
+		}})
+		var last *timeoutError
+		if expect.As[*BuildError](t, err); !errors.Is(err, lock.ErrLost) || !errors.As(err, &last) {
+			t.Error(err)
+		}
+		if took := time.Since(start); tries != 1 || took > 2*time.Second {
+			t.Errorf("%d tries, told after %v", tries, took)
+		}
+		if h, _ := c.files.history(app); h.Last != nil {
+			t.Errorf("an outcome is on record: %+v", h.Last)
+		}
+	})
+}
+
+// keepsake is a losing Locker that knows all that it gave.
+type keepsake struct {
+	mu    sync.Mutex
+	given map[string]*lost
+}
+
+func (k *keepsake) Acquire(ctx context.Context, key string, m lock.Mode, o ...lock.AcquireOption) (lock.Held, error) {
+	return k.TryAcquire(ctx, key, m, o...)
+}
+
+func (k *keepsake) TryAcquire(ctx context.Context, key string, m lock.Mode, o ...lock.AcquireOption) (lock.Held, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := &losing{}
+	h, err := l.TryAcquire(ctx, key, m, o...)
+	if k.given == nil {
+		k.given = map[string]*lost{}
+	}
+	k.given[key] = l.held
+	return h, err
+}
+
+func (k *keepsake) of(key string) *lost {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.given[key]
 }

@@ -14,11 +14,23 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	reexec.Main(m, map[string]reexec.Role{"ensure": ensureRole})
+	reexec.Main(m, map[string]reexec.Role{"ensure": ensureRole, "nest": nestRole, "write": writeRole, "follow": followRole, "prune": pruneRole,
+		"lease": leaseRole, "paint": paintRole, "make": makeRole, "plan": planRole, "leave": leaveRole, "crowd": crowdRole, "mount": mountRole, "remove": removeRole})
 }
 
-// ensureRole: CACHE STORE. Says what Open and Ensure say.
+// ensureRole: CACHE STORE [AFTER]. Says what Open and Ensure say, once its parent is
+// dead if AFTER is "orphan", or once the file AFTER is there.
 func ensureRole(args []string, _ <-chan string) error {
+	parent := os.Getppid()
+	if len(args) > 2 {
+		reexec.Say("ready")
+	}
+	for len(args) > 2 {
+		if _, err := os.Stat(args[2]); err == nil || args[2] == "orphan" && os.Getppid() != parent {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	s := &dirStore{dir: args[1]}
 	c, err := Open(context.Background(), s, WithDir(args[0]))
 	if err == nil {
@@ -96,10 +108,11 @@ func openCache(t testing.TB, s Store, opts ...Option) *Cache {
 func callers(c *Cache, ref string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[ref]; f != nil {
-		return f.callers
+	n := 0
+	for _, f := range c.flights[ref] {
+		n += f.callers
 	}
-	return 0
+	return n
 }
 
 // nothingLocked fails the test if a key of ref is still locked.

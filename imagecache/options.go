@@ -54,9 +54,24 @@ func WithLocker(l lock.Locker) Option {
 	})
 }
 
+// WithCheckedClientsOnly marks the lock directory, when Open makes it, as one whose
+// lockfiles are unlinked while nobody holds them or waits for them, now and then and by
+// themselves: see [lock.CheckedClientsOnly], also for the price, which is that flock(1)
+// and the like must not be used there. Images, slots and leases then leave no lockfiles
+// behind for good: each image that was ever used has one of each by its ID. What is
+// leased or being built keeps its lockfile. One process has to say so, the first.
+//
+// The error of Open wraps [lock.ErrNotMarked] if the directory is in use without the
+// mark, and [ErrBadOption] together with [WithLocker]. By default lockfiles stay.
+func WithCheckedClientsOnly() Option {
+	return optionFunc(func(c *Cache) error { c.marked = true; return nil })
+}
+
 // WithWaitLimit bounds how long an Ensure waits for others: the whole wait, over
-// any number of attempts, but not its own build. By default it is
-// [DefaultWaitLimit].
+// any number of attempts, but not its own build. Others may first wait for a slot and
+// then build, each try anew ([WithRetry]): a limit below the sum may give up on a
+// healthy builder, and one below the build limit alone is refused ([AllowShortWait]).
+// By default it is [DefaultWaitLimit].
 func WithWaitLimit(d time.Duration) Option {
 	return duration("WithWaitLimit", d, func(c *Cache, d time.Duration) { c.limits.wait = d })
 }
@@ -93,6 +108,9 @@ func WithFailureMemory(d time.Duration) Option {
 		return nil
 	})
 }
+
+// nilOption is the error of an option that is nil, the i-th of a call.
+func nilOption(i int) error { return fmt.Errorf("%w: the option at %d is nil", ErrBadOption, i) }
 
 func duration(name string, d time.Duration, set func(*Cache, time.Duration)) Option {
 	return optionFunc(func(c *Cache) error {

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/distribution/reference"
+
+	"github.com/imagelock/imagelock/internal/memo"
 )
 
 // imageID matches what Docker would take for an image ID or a prefix of one
@@ -17,12 +19,15 @@ var imageID = regexp.MustCompile(`^(sha256:)?[0-9a-f]{64}$`)
 //
 // An image ID, or a reference with a digest, is refused: what they name is
 // fixed by its content and cannot be built under that name.
-func Normalize(tag string) (string, error) {
+func Normalize(tag string) (string, error) { return normalized.Get(tag, normalize) }
+
+// normalized remembers references, which are asked for more often than they are new,
+// and whose parsing takes longer than to take a lock.
+var normalized memo.Memo[string]
+
+func normalize(tag string) (string, error) {
 	bad := func(reason string) (string, error) {
-		if len(tag) > 300 {
-			tag = tag[:300] + "…"
-		}
-		return "", &ReferenceError{Tag: tag, Reason: reason}
+		return "", &ReferenceError{Tag: shortened(tag), Reason: shortened(reason)}
 	}
 	switch {
 	case tag == "":
@@ -38,4 +43,12 @@ func Normalize(tag string) (string, error) {
 		return bad("names a digest; write a name with a tag")
 	}
 	return reference.TagNameOnly(named).String(), nil
+}
+
+// shortened is as much of a name as is worth showing.
+func shortened(name string) string {
+	if len(name) > 300 {
+		name = name[:300] + "…"
+	}
+	return name
 }

@@ -46,3 +46,21 @@ func TestNormalizeYieldsOneNameForWhatIsOneImage(t *testing.T) {
 		}
 	}
 }
+
+// A mistake such as a file's content in the place of a name is told in a few words.
+func TestAHugeNameIsNotRepeatedInTheError(t *testing.T) {
+	huge := strings.Repeat("A", 1<<20)
+	c := openCache(t, newShelf(t))
+	_, tag := Normalize(huge)
+	_, lower := Normalize(strings.ToLower(huge))
+	_, parent := c.Ensure(t.Context(), Image{Tag: "app", Parents: []string{huge}})
+	_, label := c.Ensure(t.Context(), Image{Tag: "app", Labels: map[string]string{ownLabels + huge: ""}})
+	_, plan := c.EnsureAll(t.Context(), []Image{{Tag: huge}, {Tag: "app", Parents: []string{huge}}})
+	_, prune := c.Prune(t.Context(), Labelled("k", huge), Labelled("k", "v"))
+	_, level := c.Prune(t.Context(), CacheLevel(huge))
+	for name, err := range map[string]error{"tag": tag, "lower": lower, "parent": parent, "label": label, "plan": plan, "prune": prune, "level": level} {
+		if err == nil || len(err.Error()) > 3000 {
+			t.Errorf("%s: %.200v", name, err)
+		}
+	}
+}

@@ -55,4 +55,21 @@ type Result struct {
 	// LogPath is the log of that attempt, where known. Logs of older attempts
 	// are removed in time.
 	LogPath string
+	// Tries is how many tries the build took; zero unless Outcome is Built. They are
+	// more than one if it failed while it shared a warm cache mount ([MountWarm]), or
+	// for a reason that passed ([WithRetry]).
+	Tries int
+	// Alone is set if Outcome is Built and the build failed while it shared a warm
+	// cache mount, and succeeded when it was tried once more with the cache to itself
+	// ([MountWarm]).
+	Alone bool
+
+	lease *lease
 }
+
+// Release lets go of the image: from now on it may be removed. Until then no
+// [Cache.Remove] and no [Cache.Prune] of any process touches it, also if its tag
+// was moved meanwhile. Call it when the container that uses the image exists. It
+// may be called any number of times, on any copy of the result; of several it
+// counts once. A process that ends releases what it has.
+func (r Result) Release() error { return r.lease.release() }

@@ -55,6 +55,10 @@ func (s State) String() string {
 type Presence struct {
 	State State
 	// ID is the image's content-addressed ID in this store, such as
-	// "sha256:…"; set exactly if State is Present.
+	// "sha256:…"; set exactly if State is Present. It is printable and has at most
+	// 1024 bytes.
 	ID string
+	// Inputs is the value of [LabelInputs] on the image; empty if it has none or
+	// the store does not know.
+	Inputs string
 }

@@ -2,7 +2,11 @@
 
 package imagecache
 
-import "syscall"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // noFollow keeps an open from following a symbolic link and from blocking on a
 // FIFO.
@@ -12,3 +16,6 @@ const (
 	errLoop    = syscall.ELOOP
 	errNoSpace = syscall.ENOSPC
 )
+
+// exists tells whether there is a file of that name, or a link to one.
+func exists(path string) bool { return unix.Access(path, unix.F_OK) == nil }
