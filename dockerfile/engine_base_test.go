@@ -1,0 +1,76 @@
+package dockerfile
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/docker/docker/api/types/image"
+
+	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/imagecache/docker"
+)
+
+// TestWhatABaseImageBringsAlongIsKnownOfTheEngine: variables in a mount, which the engine
+// expands if its frontend is not an old one, and ONBUILD, which it runs.
+func TestWhatABaseImageBringsAlongIsKnownOfTheEngine(t *testing.T) {
+	s, helper, old := openEngine(t)
+	var id [6]byte
+	_, _ = rand.Read(id[:])
+	run := "imagelocktest" + hex.EncodeToString(id[:])
+	t.Cleanup(func() { forget(t, s, run) })
+	base := "docker.io/library/" + run + "-base:latest"
+	t.Cleanup(func() { _, _ = s.Client().ImageRemove(context.Background(), base, image.RemoveOptions{}) })
+	file := "FROM " + base + "\nRUN --mount=type=cache,id=" + run + "-$WHERE,target=/m" + run + ` ["/bin/sh","write","/m` + run + "/" + run + "\"]\n"
+	scan := func(opts Options) imagecache.Mount {
+		t.Helper()
+		mounts := scanText(t, file, opts).Mounts()
+		return mounts[len(mounts)-1]
+	}
+	newer := Options{}.For(t.Context(), s)
+	if newer.OldFrontend != old || newer.Platform != s.Platform() || newer.BuildPlatform != s.BuildPlatform() {
+		t.Errorf("%+v", newer)
+	}
+	newer.OldFrontend = false
+	if m := scan(newer); m.Unresolved == "" {
+		t.Errorf("the engine has no such base: %+v", m)
+	}
+	dir := t.TempDir()
+	text := "FROM scratch\nCOPY helper /bin/sh\nENV RUN=" + run + " WHERE=home\nONBUILD RUN --mount=type=cache,id=" + run +
+		"-onbuild,target=/o" + run + ` ["/bin/sh","write","/o` + run + "/" + run + "\"]\n"
+	if err := os.Link(helper, filepath.Join(dir, "helper")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	build := s.BuildContext(docker.ContextBuild{Dir: dir, NetworkMode: "none"})
+	if err := build(t.Context(), &imagecache.Build{Reference: base, Log: io.Discard, Step: func(int, int, string) {}}); err != nil {
+		t.Fatal(err)
+	}
+	if m := scan(newer); m.Unresolved != "" || m.ID != run+"-home" {
+		t.Errorf("%+v", m)
+	}
+	mine := scan(Options{}.For(t.Context(), s))
+	if mine.Unresolved != "" {
+		t.Errorf("%+v", mine)
+	}
+	if m := scanText(t, file, newer).Mounts()[0]; !strings.Contains(m.Unresolved, "ONBUILD RUN --mount=type=cache,id="+run) {
+		t.Errorf("ONBUILD is not told: %+v", m)
+	}
+
+	// And what does the engine do?
+	if out, err := buildText(t, s, helper, run+"-write", file, nil); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, m := range []imagecache.Mount{mine, {ID: run + "-onbuild"}} {
+		if out, err := buildText(t, s, helper, run+"-check", checkText(m, run, old), nil); err != nil {
+			t.Errorf("the engine used another cache than %.100q: %.500v\n%.500s", m.Key(), err, out)
+		}
+	}
+}
