@@ -28,6 +28,8 @@ func main() {
 	check(err)
 	res, err := images.Ensure(ctx, imagecache.Image{Tag: tag, Build: build})
 	check(err)
+	defer images.Close()
+	defer res.Release() // here a container would be created; until then nobody removes the image
 	fmt.Printf("%s %s: waited %v, built by %v\n", res.Outcome, res.ID, res.Waited.Round(time.Millisecond), res.Builder)
 }
 

@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/imagelock/imagelock/imagecache"
 )
+
+// layerSize is how many bytes each image adds to its parent's.
+const layerSize = 16 << 10
 
 // Engine is where a run's images are built, used and removed.
 type Engine interface {
@@ -17,12 +21,16 @@ type Engine interface {
 	// Prepare makes, once, what the builds of a run need.
 	Prepare(ctx context.Context) error
 	// Build returns a function that builds an image on parent, a tag, or from
-	// nothing if parent is empty. The image carries nonce.
-	Build(parent, nonce string) imagecache.BuildFunc
+	// nothing if parent is empty. The image carries nonce, and making it takes
+	// so long.
+	Build(parent, nonce string, takes time.Duration) imagecache.BuildFunc
 	// Use does with the image what a harness does with one.
 	Use(ctx context.Context, id string) error
 	// Nonce returns the nonce that the image carries.
 	Nonce(ctx context.Context, id string) (string, error)
+	// Sweep takes away what workers that were killed have left behind, and is of
+	// no use to anybody.
+	Sweep(ctx context.Context) error
 	// Remove takes away all that the run made.
 	Remove(ctx context.Context) error
 	// Close lets go of the engine.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,22 +77,34 @@ func (d *dockerEngine) Nonce(ctx context.Context, id string) (string, error) {
 	return img.Config.Labels[nonceLabel], nil
 }
 
+// ours is what the run made.
+func (d *dockerEngine) ours() filters.Args {
+	return filters.NewArgs(filters.Arg("label", runLabel+"="+d.job.Run))
+}
+
+// Sweep removes the run's containers.
+func (d *dockerEngine) Sweep(ctx context.Context) error {
+	containers, err := d.Client().ContainerList(ctx, container.ListOptions{All: true, Filters: d.ours()})
+	if err != nil {
+		return err
+	}
+	for _, c := range containers {
+		if err := d.Client().ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	return nil
+}
+
 // Remove finds what the run made by its label, so that also what lost its tag to
 // a duplicate is found. It looks again until nothing is left: a build that was
 // cancelled may still end in the engine.
 func (d *dockerEngine) Remove(ctx context.Context) error {
-	label := filters.NewArgs(filters.Arg("label", runLabel+"="+d.job.Run))
 	for {
-		containers, err := d.Client().ContainerList(ctx, container.ListOptions{All: true, Filters: label})
-		if err != nil {
+		if err := d.Sweep(ctx); err != nil {
 			return err
 		}
-		for _, c := range containers {
-			if err := d.Client().ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true}); err != nil && !errdefs.IsNotFound(err) {
-				return err
-			}
-		}
-		images, err := d.Client().ImageList(ctx, image.ListOptions{Filters: label})
+		images, err := d.Client().ImageList(ctx, image.ListOptions{Filters: d.ours()})
 		if err != nil || len(images) == 0 {
 			return err
 		}
@@ -109,8 +122,8 @@ func (d *dockerEngine) Remove(ctx context.Context) error {
 }
 
 // Build builds with BuildKit from one of the two context directories.
-func (d *dockerEngine) Build(parent, nonce string) imagecache.BuildFunc {
-	args := map[string]string{"NONCE": nonce, "BUILD_TIME": d.job.BuildTime.String()}
+func (d *dockerEngine) Build(parent, nonce string, takes time.Duration) imagecache.BuildFunc {
+	args := map[string]string{"NONCE": nonce, "BUILD_TIME": takes.String(), "LAYER_SIZE": strconv.Itoa(layerSize)}
 	dir := "base"
 	if parent != "" {
 		dir, args["PARENT"] = "child", parent
@@ -118,7 +131,6 @@ func (d *dockerEngine) Build(parent, nonce string) imagecache.BuildFunc {
 	return d.BuildContext(docker.ContextBuild{
 		Dir:         filepath.Join(d.job.Context, dir),
 		Args:        args,
-		Labels:      map[string]string{runLabel: d.job.Run},
 		NetworkMode: "none",
 	})
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
+	"testing/fstest"
 	"time"
 
 	"github.com/imagelock/imagelock/imagecache"
@@ -29,6 +31,9 @@ func (o *ociEngine) Name() string { return engineOCI }
 
 func (o *ociEngine) Prepare(context.Context) error { return nil }
 
+// Sweep has nothing to do: the store itself clears away what the dead have left.
+func (o *ociEngine) Sweep(context.Context) error { return nil }
+
 // Remove takes away the whole store: each run has one of its own.
 func (o *ociEngine) Remove(context.Context) error {
 	err := os.RemoveAll(o.job.Images)
@@ -37,20 +42,28 @@ func (o *ociEngine) Remove(context.Context) error {
 	return err
 }
 
-// Build adds a layer to the parent, and takes its time to make its content.
-func (o *ociEngine) Build(parent, nonce string) imagecache.BuildFunc {
-	return o.BuildLayer(oci.LayerBuild{
+// Build takes its time, and adds a layer to the parent.
+func (o *ociEngine) Build(parent, nonce string, takes time.Duration) imagecache.BuildFunc {
+	add := o.BuildLayer(oci.LayerBuild{
 		Base:   parent,
-		Labels: map[string]string{nonceLabel: nonce, runLabel: o.job.Run},
-		Prepare: func(ctx context.Context, b *imagecache.Build, dir string) error {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(o.job.BuildTime):
-			}
-			return os.WriteFile(filepath.Join(dir, nonce), nil, 0o644)
-		},
+		Labels: map[string]string{nonceLabel: nonce},
+		FS:     fstest.MapFS{nonce: {Data: ballast()}},
 	})
+	return func(ctx context.Context, b *imagecache.Build) error {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(takes):
+		}
+		return add(ctx, b)
+	}
+}
+
+// ballast is what each image weighs more than its parent.
+func ballast() []byte {
+	data := make([]byte, layerSize)
+	rand.Read(data) // never fails, and does not shrink
+	return data
 }
 
 // Use opens the image by its ID and reads what a runtime reads first.

@@ -20,8 +20,25 @@ type Record struct {
 	// Nonce makes the attempt differ from every other one; the image carries
 	// it. Without it an engine may merge attempts and hide a duplicate.
 	Nonce string `json:"nonce"`
+	// Found is the ID that the tag had when the attempt began, as the engine said
+	// then. An image that was there should not have been built.
+	Found string `json:"found,omitempty"`
 	// Error is why the attempt failed; absent if it did not.
 	Error string `json:"error,omitempty"`
+}
+
+// newRecord begins the record of an attempt that begins now.
+func newRecord(img Made, found string, now time.Time) Record {
+	return Record{Tag: img.Tag, Parent: img.parent(), PID: os.Getpid(), Nonce: newNonce(), Found: found, StartNS: now.UnixNano()}
+}
+
+// end says that the attempt that began at begun ends now. What it took is told by the
+// clock that nobody sets: the other may be put forward by more than all builds take.
+func (r *Record) end(begun, now time.Time, err error) {
+	r.EndNS = r.StartNS + int64(now.Sub(begun))
+	if err != nil {
+		r.Error = err.Error()
+	}
 }
 
 func (r Record) took() time.Duration { return time.Duration(r.EndNS - r.StartNS) }
@@ -66,55 +83,4 @@ func ReadEvidence(file string) ([]Record, error) {
 		records = append(records, r)
 	}
 	return records, lines.Err()
-}
-
-// Builds is what the evidence says.
-type Builds struct {
-	// Done counts the builds that were completed, Failed those that were not.
-	Done, Failed int
-	// Duplicates counts the completed builds of a tag beyond its first.
-	Duplicates int
-	// Nonces has the nonce of each tag's last completed build.
-	Nonces map[string]string
-	// Ideal is the shortest time in which so many workers can do the builds.
-	Ideal time.Duration
-}
-
-// Judge counts the builds of which records tell, and works out how fast the
-// given number of workers could have been: neither faster than all the work
-// shared out evenly, nor than the longest chain of builds that stand on each
-// other.
-func Judge(records []Record, workers int) Builds {
-	b := Builds{Nonces: map[string]string{}}
-	var work time.Duration
-	parent := map[string]string{}
-	took := map[string]time.Duration{}
-	last := map[string]int64{}
-	for _, r := range records {
-		if r.Error != "" {
-			b.Failed++
-			continue
-		}
-		b.Done++
-		if _, ok := b.Nonces[r.Tag]; ok {
-			b.Duplicates++
-		}
-		if _, ok := last[r.Tag]; !ok || r.EndNS >= last[r.Tag] {
-			last[r.Tag], b.Nonces[r.Tag] = r.EndNS, r.Nonce
-		}
-		work += r.took()
-		parent[r.Tag] = r.Parent
-		took[r.Tag] = max(took[r.Tag], r.took())
-	}
-	b.Ideal = work / time.Duration(max(workers, 1))
-	for tag := range took {
-		var chain time.Duration
-		// The bound ends a chain that a broken file bent into a ring.
-		for n := 0; tag != "" && n < len(took); n++ {
-			chain += took[tag]
-			tag = parent[tag]
-		}
-		b.Ideal = max(b.Ideal, chain)
-	}
-	return b
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 )
 
@@ -24,10 +25,16 @@ type config struct {
 	Plan      []Instance
 	Processes int
 	Workers   int
-	BuildTime time.Duration
+	Slots     int
+	BuildTime span
+	Seed      uint64
+	KillEvery time.Duration
+	Each      bool
+	Budget    *int64 // nil for none
 	CacheDir  string
 	Keep      string
 	Unsafe    bool
+	Progress  bool
 	Evidence  string
 	JSON      bool
 }
@@ -36,7 +43,9 @@ type config struct {
 const (
 	maxProcesses = 256
 	maxWorkers   = 1024
+	maxSlots     = 1024
 	maxBuildTime = time.Hour
+	minKillEvery = 100 * time.Millisecond
 	maxRunName   = 40
 )
 
@@ -58,9 +67,10 @@ Many processes with many workers each prepare the same environments at once
 // Its error is flag.ErrHelp or a *usageError.
 func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	var (
-		c         config
+		c         = config{BuildTime: span{200 * time.Millisecond, 200 * time.Millisecond}}
 		plan      string
 		instances int
+		budget    int64
 	)
 	f := flag.NewFlagSet("harness", flag.ContinueOnError)
 	f.SetOutput(io.Discard)
@@ -69,11 +79,17 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 	f.IntVar(&c.Processes, "processes", 8, "worker processes")
 	f.IntVar(&c.Workers, "workers", 4, "workers in each process")
 	f.IntVar(&instances, "instances", 0, "use the first `N` instances of the plan only (default: all)")
-	f.DurationVar(&c.BuildTime, "build-time", 200*time.Millisecond, "how long a build takes, besides the engine's own time")
+	f.IntVar(&c.Slots, "slots", runtime.NumCPU(), "builds at the same time, over all processes")
+	f.Var(&c.BuildTime, "build-time", "how long a build takes, besides the engine's own time: a `duration`, or a range such as 21ms..380ms")
+	f.Uint64Var(&c.Seed, "seed", 1, "`number` from which each image's build time, the orders and the killed processes are drawn")
+	f.DurationVar(&c.KillEvery, "kill-every", 0, "kill a worker process (SIGKILL) each `interval` and start it again, but for the last one that runs")
+	f.Int64Var(&budget, "budget", 0, "remove images as the run goes on, the least recently used first, so that they have at most so many `bytes`; each process then prepares its share of the plan (default: none)")
+	f.BoolVar(&c.Each, "each", false, "prepare instance by instance, as harnesses with a pool of workers do, instead of the whole plan by one call")
 	f.StringVar(&c.CacheDir, "cache", "", "cache `directory`: locks, logs, and the embedded store's images (default: the library's own; temporary for the embedded store)")
 	f.StringVar(&c.Keep, "keep", "", "keep the images under this `name`; a second run with it finds them present (on Docker they have the label "+runLabel+"=name)")
 	f.BoolVar(&c.Unsafe, "unsafe", false, "without locks: look, then build; shows what goes wrong and exits 0")
 	f.StringVar(&c.Evidence, "evidence", "", "`file` to which every executed build appends a line; overwritten at the start (default: temporary)")
+	f.BoolVar(&c.Progress, "progress", false, "show the progress as lines of text, where stderr is no terminal")
 	f.BoolVar(&c.JSON, "json", false, "print the result as one line of JSON")
 
 	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -98,8 +114,14 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 		return bad("-processes %d is not between 1 and %d", c.Processes, maxProcesses)
 	case c.Workers < 1 || c.Workers > maxWorkers:
 		return bad("-workers %d is not between 1 and %d", c.Workers, maxWorkers)
-	case c.BuildTime <= 0 || c.BuildTime > maxBuildTime:
-		return bad("-build-time %v is not between 1ns and %v", c.BuildTime, maxBuildTime)
+	case c.Slots < 1 || c.Slots > maxSlots:
+		return bad("-slots %d is not between 1 and %d", c.Slots, maxSlots)
+	case given["kill-every"] && c.KillEvery < minKillEvery:
+		return bad("-kill-every %v is less than %v: no process would come to anything", c.KillEvery, minKillEvery)
+	case budget < 0:
+		return bad("-budget %d is negative", budget)
+	case given["budget"] && c.Unsafe:
+		return bad("-budget with -unsafe: without locks nobody can tell what is in use")
 	case given["instances"] && instances < 1:
 		return bad("-instances %d is not positive", instances)
 	case given["keep"] && (!runName.MatchString(c.Keep) || len(c.Keep) > maxRunName):
@@ -109,6 +131,9 @@ func parseFlags(args []string, stderr io.Writer) (*config, error) {
 		if given[name] && value == "" {
 			return bad("-%s is empty: name a file", name)
 		}
+	}
+	if given["budget"] {
+		c.Budget = &budget
 	}
 	var err error
 	if c.Plan, err = LoadPlan(plan); err != nil {

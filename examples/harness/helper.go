@@ -25,6 +25,7 @@ const (
 COPY helper /helper
 ARG NONCE
 ARG BUILD_TIME
+ARG LAYER_SIZE
 LABEL ` + nonceLabel + `=$NONCE
 RUN ["/helper"]
 `
@@ -32,6 +33,7 @@ RUN ["/helper"]
 FROM $PARENT
 ARG NONCE
 ARG BUILD_TIME
+ARG LAYER_SIZE
 LABEL ` + nonceLabel + `=$NONCE
 RUN ["/helper"]
 `

@@ -70,11 +70,14 @@ func (r result) figures(t *testing.T) figures {
 		t.Fatalf("stdout is not one line of JSON (%v): %q", err, r.stdout)
 	}
 	names := []string{"processes", "workers", "images", "builds", "duplicates", "appeared", "present",
-		"failures", "wait_ms_p50", "wait_ms_max", "wall_ms", "ideal_ms"}
+		"failures", "slots", "kills", "restarts", "wait_ms_p50", "wait_ms_max", "wall_ms", "ideal_ms"}
 	for _, name := range names {
 		if _, ok := f[name].(float64); !ok {
 			t.Errorf("%s is %v, want a number", name, f[name])
 		}
+	}
+	if f["budget"] != nil {
+		names = append(names, "budget", "left", "removed")
 	}
 	if _, ok := f["engine"].(string); !ok || len(f) != len(names)+1 {
 		t.Errorf("the fields are not the documented ones: %v", f)
@@ -111,6 +114,13 @@ func TestAMistakeInTheCommandLineEndsWithStatus2AndLeavesNothing(t *testing.T) {
 		"too many processes":   {[]string{"-processes", "100000"}, "-processes 100000"},
 		"no instances":         {[]string{"-instances", "0"}, "-instances 0"},
 		"negative build time":  {[]string{"-build-time", "-1s"}, "-build-time"},
+		"build time backwards": {[]string{"-build-time", "380ms..21ms"}, "380ms is more than 21ms"},
+		"negative slots":       {[]string{"-slots", "-1"}, "-slots -1"},
+		"no slots":             {[]string{"-slots", "0"}, "-slots 0"},
+		"kill without end":     {[]string{"-kill-every", "1ms"}, "-kill-every 1ms"},
+		"negative budget":      {[]string{"-budget", "-1"}, "-budget -1"},
+		"budget without locks": {[]string{"-budget", "0", "-unsafe"}, "-budget with -unsafe"},
+		"negative seed":        {[]string{"-seed", "-1"}, "-seed"},
 		"build time":           {[]string{"-build-time", "soon"}, "build-time"},
 		"keep":                 {[]string{"-keep", "No Name"}, "-keep"},
 		"empty keep":           {[]string{"-keep", ""}, "-keep"},

@@ -28,20 +28,34 @@ func (t Tags) Instance(in Instance) string {
 }
 
 // Made is an image that a plan needs.
-type Made struct{ Tag, Parent string }
+type Made struct {
+	Tag     string
+	Parents []string // one, or none for the base
+	Level   string
+}
+
+// parent is the tag below, "" for the base.
+func (m Made) parent() string { return strings.Join(m.Parents, " ") }
+
+// The levels of a plan's images.
+const (
+	levelBase     = "base"
+	levelEnv      = "env"
+	levelInstance = "instance"
+)
 
 // Images lists the images of the plan once each, parents first.
 func (t Tags) Images(plan []Instance) []Made {
-	images := []Made{{Tag: t.Base()}}
+	images := []Made{{Tag: t.Base(), Level: levelBase}}
 	seen := map[string]bool{}
 	for _, in := range plan {
 		if env := t.Env(in); !seen[env] {
 			seen[env] = true
-			images = append(images, Made{Tag: env, Parent: t.Base()})
+			images = append(images, Made{Tag: env, Parents: []string{t.Base()}, Level: levelEnv})
 		}
 	}
 	for _, in := range plan {
-		images = append(images, Made{Tag: t.Instance(in), Parent: t.Env(in)})
+		images = append(images, Made{Tag: t.Instance(in), Parents: []string{t.Env(in)}, Level: levelInstance})
 	}
 	return images
 }

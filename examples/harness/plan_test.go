@@ -121,7 +121,7 @@ func TestEveryProcessWalksTheWholePlanInAnOrderOfItsOwn(t *testing.T) {
 	}
 	orders := map[string]bool{}
 	for k := range 8 {
-		order := walk(plan, k)
+		order := walk(plan, k, 1)
 		seen := map[string]bool{}
 		for _, in := range order {
 			seen[in.ID] = true

@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/imagelock/imagelock/imagecache"
 )
@@ -14,7 +17,9 @@ import (
 // script is an engine and its images, of which some are as they should not be.
 type script struct {
 	Engine
-	calls []string
+	Ensurer
+	calls, parents []string
+
 	fail  string // the tag that can't be had
 	state imagecache.State
 	nonce string
@@ -22,6 +27,7 @@ type script struct {
 
 func (s *script) Ensure(ctx context.Context, img imagecache.Image) (imagecache.Result, error) {
 	s.calls = append(s.calls, img.Tag)
+	s.parents = append(s.parents, strings.Join(img.Parents, " "))
 	if img.Tag == s.fail {
 		return imagecache.Result{}, errors.New("no")
 	}
@@ -44,57 +50,57 @@ func TestAnEnvironmentIsPreparedParentsFirstAndUsedByID(t *testing.T) {
 	levels := []string{tags.Base(), tags.Env(in), tags.Instance(in)}
 	for n, fail := range append(slices.Clone(levels), "") {
 		s := &script{fail: fail}
-		var parents []string
-		h := &Harness{s, s, tags, func(parent string) imagecache.BuildFunc {
-			parents = append(parents, parent)
-			return nil
-		}}
+		use := func(ctx context.Context, image imagecache.Result) error { return s.Use(ctx, image.ID) }
+		h := &Harness{cache: s, tags: tags, use: use, build: func(Made) imagecache.BuildFunc { return nil }}
 		err := h.PrepareEnvironment(t.Context(), in)
 		want := slices.Clone(levels[:min(n+1, 3)])
 		if fail == "" {
 			want = append(want, "use id of "+tags.Instance(in))
 		}
+		if below := append([]string{""}, levels...)[:len(s.parents)]; !slices.Equal(s.parents, below) {
+			t.Errorf("with %q failing: parents %q", fail, s.parents)
+		}
 		if !slices.Equal(s.calls, want) || (err == nil) != (fail == "") {
 			t.Errorf("with %q failing: calls %q, error %v", fail, s.calls, err)
-		}
-		if below := append([]string{""}, levels...)[:len(parents)]; !slices.Equal(parents, below) {
-			t.Errorf("with %q failing: parents %q", fail, parents)
 		}
 	}
 }
 
 func TestAnImageIsHeldAgainstTheEvidence(t *testing.T) {
+	plan := []Instance{{"task-1", "a/b", "1.0"}}
+	base := Tags{"run"}.Base()
 	for _, c := range []struct {
-		state         imagecache.State
-		carries, last string
-		want          error
+		state      imagecache.State
+		last       string
+		is, failed int
+		says       string
+		took       int64 // in milliseconds, of which there was one
 	}{
-		{imagecache.Present, "n1", "n1", nil},
-		{imagecache.Present, "n1", "", nil}, // kept from an earlier run
-		{imagecache.Present, "n1", "n2", errOtherBuild},
-		{imagecache.Absent, "", "n1", errMissing},
-		{imagecache.Unknown, "", "n1", errMissing},
+		{imagecache.Present, "", 3, 0, "", 0}, // kept from an earlier run
+		{imagecache.Present, "mine", 3, 0, "", 1},
+		{imagecache.Present, "other", 3, 1, errOtherBuild.Error(), 1},
+		{imagecache.Present, "mine", 3, 1, "more than 1 at a time", 2},
+		{imagecache.Absent, "mine", 0, 3, errMissing.Error(), 1},
+		{imagecache.Unknown, "mine", 0, 3, errMissing.Error(), 1},
 	} {
-		err := check(t.Context(), &script{state: c.state, nonce: c.carries}, "app:v1", c.last)
-		if !errors.Is(err, c.want) {
-			t.Errorf("%+v: got %v", c, err)
+		var text string
+		tally := newTally(nil)
+		if c.last != "" {
+			text = ms(base, "", c.last, 0, c.took)
+			tally.add(Event{Results: []Outcome{{Outcome: imagecache.Built}}})
 		}
-	}
-}
-
-func TestTheProgressFitsOnALine(t *testing.T) {
-	tally := newTally()
-	for range 100_000 {
-		tally.add(Event{Kind: evBuilding})
-		tally.add(Event{Kind: evPrepared})
-		tally.add(Event{Kind: evEnsured, Outcome: imagecache.Built})
-	}
-	tally.add(Event{Kind: evAttempt})
-	tally.add(Event{Kind: evFailed, Error: "x"})
-	line := tally.line(3_200_000)
-	want := "prepared 100000/3200000  built 100000  building 99999  failed 1"
-	if line != want || len(line) > 70 {
-		t.Errorf("got %q", line)
+		dir := t.TempDir()
+		job := Job{Run: "run", Evidence: filepath.Join(dir, "ended"), Begun: filepath.Join(dir, "begun")}
+		for file, text := range map[string]string{job.Evidence: text, job.Begun: ""} {
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := Report{Wall: millis(time.Millisecond)}
+		err := r.judge(t.Context(), &config{Plan: plan, Slots: 1}, job, &script{state: c.state, nonce: "mine"}, &pool{tally: tally})
+		if err != nil || r.Images != c.is || r.Failures != c.failed || !strings.Contains(strings.Join(r.errors, "\n"), c.says) {
+			t.Errorf("%+v: %v, got %d images, %q", c, err, r.Images, r.errors)
+		}
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/imagelock/imagelock/imagecache"
+	"github.com/imagelock/imagelock/imagecache/progress"
 )
 
 // cleanLimit bounds the removal of a run's images. It goes on after Ctrl-C: what
@@ -36,8 +37,11 @@ func execute(ctx context.Context, c *config, stderr io.Writer) (_ *Report, err e
 	if err != nil {
 		return nil, err
 	}
-	if err := os.WriteFile(job.Evidence, nil, 0o644); err != nil {
-		return nil, err
+	job.Show = (c.Progress || isTerminal(stderr)) && !c.Unsafe // whose images nobody observes
+	for _, file := range []string{job.Evidence, job.Begun} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			return nil, err
+		}
 	}
 	engine, err := openEngine(ctx, job)
 	if err != nil {
@@ -60,14 +64,15 @@ func execute(ctx context.Context, c *config, stderr io.Writer) (_ *Report, err e
 	if err != nil {
 		return nil, err
 	}
-	_, closeImages, err := openImages(ctx, engine, job, log)
+	if c.Unsafe {
+		return contend(ctx, c, job, engine, nil, stderr)
+	}
+	cache, err := openCache(ctx, engine, job, imagecache.WithLogger(log))
 	if err != nil {
 		return nil, err
 	}
-	if err := closeImages(); err != nil {
-		return nil, err
-	}
-	return contend(ctx, c, job, engine, stderr)
+	defer func() { err = errors.Join(err, cache.Close()) }()
+	return contend(ctx, c, job, engine, cache, stderr)
 }
 
 // newJob says what all worker processes of the run have in common.
@@ -76,11 +81,16 @@ func newJob(c *config, engine, scratch string) (Job, error) {
 		Engine:    engine,
 		Run:       c.Keep,
 		BuildTime: c.BuildTime,
+		Seed:      c.Seed,
 		Workers:   c.Workers,
+		Slots:     c.Slots,
+		Budget:    c.Budget,
+		Each:      c.Each,
 		Unsafe:    c.Unsafe,
 		CacheDir:  c.CacheDir,
 		Context:   filepath.Join(scratch, "context"),
 		Evidence:  c.Evidence,
+		Begun:     filepath.Join(scratch, "begun.jsonl"),
 	}
 	if job.Run == "" {
 		job.Run = strings.ToLower(rand.Text()[:10])
@@ -88,8 +98,10 @@ func newJob(c *config, engine, scratch string) (Job, error) {
 	if job.Evidence == "" {
 		job.Evidence = filepath.Join(scratch, "evidence.jsonl")
 	}
-	if engine == engineOCI && job.CacheDir == "" {
-		// The embedded store of a run that is kept must be found again.
+	if (engine == engineOCI || c.Budget != nil) && job.CacheDir == "" {
+		// A budget is for all that the cache has built, so a run with one has
+		// a cache of its own. The embedded store of a run that is kept must
+		// be found again.
 		job.CacheDir = filepath.Join(scratch, "cache")
 		if c.Keep != "" {
 			dir, err := os.UserCacheDir()
@@ -103,73 +115,58 @@ func newJob(c *config, engine, scratch string) (Job, error) {
 	return job, nil
 }
 
-// contend lets the worker processes loose on the plan, and judges the result.
-func contend(ctx context.Context, c *config, job Job, engine Engine, stderr io.Writer) (*Report, error) {
+// contend lets the worker processes loose on the plan, and judges the result. cache
+// is nil for a run without locks.
+func contend(ctx context.Context, c *config, job Job, engine Engine, cache *imagecache.Cache, stderr io.Writer) (*Report, error) {
 	jobs := make([]Job, c.Processes)
 	for k := range jobs {
 		jobs[k] = job
-		jobs[k].Plan = walk(c.Plan, k)
+		jobs[k].Plan = walk(c.Plan, k, c.Seed)
+		if c.Budget != nil {
+			jobs[k].Plan = share(c.Plan, k, len(jobs))
+		}
 	}
-	t := newTally()
-	stop := func() {}
-	if isTerminal(stderr) {
-		stop = showProgress(stderr.(*os.File), t, len(c.Plan)*c.Processes)
+	var display *progress.Display
+	p := &pool{stderr: stderr, tally: newTally(nil)}
+	if job.Show {
+		display = progress.New(stderr, progress.Total(len(Tags{job.Run}.Images(c.Plan))), progress.NoSteps())
+		p = &pool{stderr: display, tally: newTally(newShow(display, job.Run))}
 	}
 	begin := time.Now()
-	runWorkers(ctx, jobs, stderr, t)
+	p.run(ctx, jobs, c.KillEvery, c.Seed)
 	wall := time.Since(begin)
-	stop()
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
+	if display != nil {
+		_ = display.Close() // a terminal that is gone has no one to be told
 	}
-	records, err := ReadEvidence(job.Evidence)
+	r := &Report{
+		Engine: engine.Name(), Processes: c.Processes, Workers: c.Workers, Slots: c.Slots,
+		Kills: p.kills, Restarts: p.restarts, Wall: millis(wall),
+	}
+	left, err := aftermath(ctx, job, engine, cache, p.pids)
 	if err != nil {
 		return nil, err
 	}
-	images := Tags{job.Run}.Images(c.Plan)
-	builds := Judge(records, c.Processes*c.Workers)
-	r := &Report{Engine: engine.Name(), Processes: c.Processes, Workers: c.Workers, Wall: millis(wall), planned: len(images)}
-	for _, img := range images {
-		if err := check(ctx, engine, img.Tag, builds.Nonces[img.Tag]); err != nil {
-			r.fail("%s: %v", img.Tag, err)
-			if !errors.Is(err, errOtherBuild) {
-				continue
-			}
+	if ctx.Err() != nil {
+		return nil, left.err()
+	}
+	for _, key := range left {
+		r.fail("left locked: %s", key)
+	}
+	if c.Budget != nil {
+		if err := r.settle(ctx, cache, *c.Budget); err != nil {
+			return nil, err
 		}
-		r.Images++
 	}
-	if said := t.outcomes["built"]; said != builds.Done && !c.Unsafe {
-		r.fail("the library speaks of %d builds, the evidence of %d", said, builds.Done)
-	}
-	r.count(t, builds)
-	return r, nil
+	return r, r.judge(ctx, c, job, engine, p)
 }
 
-var (
-	errMissing    = errors.New("the image is missing")
-	errOtherBuild = errors.New("the image is not the one that was built last")
-)
-
-// check looks whether the image exists and, if the run built it, whether it is
-// the one whose build ended last.
-func check(ctx context.Context, engine Engine, tag, nonce string) error {
-	ref, err := imagecache.Normalize(tag)
-	if err != nil {
-		return err
+// aftermath sweeps up after the workers, and returns what they have left locked. It
+// does so after Ctrl-C too.
+func aftermath(ctx context.Context, job Job, engine Engine, cache *imagecache.Cache, pids map[int]bool) (locked, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
+	defer cancel()
+	if err := engine.Sweep(ctx); err != nil || cache == nil {
+		return nil, err
 	}
-	found, err := engine.Probe(ctx, ref)
-	if err != nil {
-		return err
-	}
-	if found.State != imagecache.Present {
-		return errMissing
-	}
-	got, err := engine.Nonce(ctx, found.ID)
-	if err != nil {
-		return err
-	}
-	if nonce != "" && got != nonce {
-		return fmt.Errorf("%w: it carries %q, not %q", errOtherBuild, got, nonce)
-	}
-	return nil
+	return leftLocked(ctx, filepath.Join(cache.Dir(), "image-locks"), job.Run, pids)
 }

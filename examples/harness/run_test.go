@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,15 +18,15 @@ func TestEveryImageIsBuiltOnceInTheEmbeddedStore(t *testing.T) {
 	tmp, cache := t.TempDir(), t.TempDir()
 	evidence := filepath.Join(tmp, "evidence.jsonl")
 	r := harness(t, []string{"TMPDIR=" + tmp}, "-engine", "oci", "-cache", cache, "-evidence", evidence,
-		"-processes", "4", "-workers", "3", "-build-time", "30ms", "-json")
+		"-processes", "4", "-workers", "3", "-slots", "12", "-build-time", "30ms", "-json")
 	if r.status != exitOK || r.stderr != "" {
 		t.Errorf("status %d, stderr %q", r.status, r.stderr)
 	}
 	f := r.figures(t)
 	f.want(t, map[string]float64{"processes": 4, "workers": 3, "images": 36, "builds": 36, "duplicates": 0, "failures": 0})
-	// Every instance is prepared by every process, and asks for three images.
-	if calls := f.number("builds") + f.number("appeared") + f.number("present"); calls != 4*24*3 {
-		t.Errorf("%v calls of Ensure, want %d", calls, 4*24*3)
+	// Every process is told of every image.
+	if told := f.number("builds") + f.number("appeared") + f.number("present"); told != 4*36 {
+		t.Errorf("%v results, want %d", told, 4*36)
 	}
 	if f.number("appeared") == 0 || f.number("wait_ms_max") <= 0 || f.number("wait_ms_p50") > f.number("wait_ms_max") {
 		t.Error("nobody waited: the processes don't contend")
@@ -53,6 +54,17 @@ func TestEveryImageIsBuiltOnceInTheEmbeddedStore(t *testing.T) {
 	}
 }
 
+func TestInstanceByInstanceEveryImageIsBuiltOnceToo(t *testing.T) {
+	r := harness(t, nil, "-engine", "oci", "-cache", t.TempDir(), "-each", "-processes", "4", "-workers", "3",
+		"-slots", "12", "-build-time", "30ms", "-json")
+	f := r.figures(t)
+	f.want(t, map[string]float64{"images": 36, "builds": 36, "duplicates": 0, "failures": 0})
+	// Every instance is prepared by every process, and asks for three images.
+	if calls := f.number("builds") + f.number("appeared") + f.number("present"); r.status != exitOK || calls != 4*24*3 {
+		t.Errorf("status %d, %v calls of Ensure, want %d", r.status, calls, 4*24*3)
+	}
+}
+
 func TestAKeptRunIsFoundAgain(t *testing.T) {
 	for name, where := range map[string][]string{"given cache": {"-cache", t.TempDir()}, "default cache": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +79,7 @@ func TestAKeptRunIsFoundAgain(t *testing.T) {
 			images := first.figures(t).number("images")
 			first.figures(t).want(t, map[string]float64{"builds": images})
 			second.figures(t).want(t, map[string]float64{"images": images, "builds": 0, "appeared": 0,
-				"present": 2 * 6 * 3, "failures": 0, "wait_ms_max": 0, "ideal_ms": 0})
+				"present": 2 * images, "failures": 0, "wait_ms_max": 0, "ideal_ms": 0})
 		})
 	}
 }
@@ -135,9 +147,15 @@ func TestTheTableSaysWhatTheJSONSays(t *testing.T) {
 // startLong starts a run, and waits until its first build has ended.
 func startLong(t *testing.T, tmp string, args ...string) *exec.Cmd {
 	t.Helper()
+	return startIn(t, nil, tmp, args...)
+}
+
+func startIn(t *testing.T, attr *syscall.SysProcAttr, tmp string, args ...string) *exec.Cmd {
+	t.Helper()
 	evidence := filepath.Join(tmp, "evidence.jsonl")
 	cmd := program(t, []string{"TMPDIR=" + tmp}, append([]string{"-evidence", evidence, "-processes", "3",
 		"-build-time", "300ms"}, args...)...)
+	cmd.SysProcAttr = attr
 	out, err := os.Create(filepath.Join(tmp, "output"))
 	if err != nil {
 		t.Fatal(err)

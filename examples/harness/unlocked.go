@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -24,7 +25,7 @@ func (u unlocked) Ensure(ctx context.Context, img imagecache.Image) (imagecache.
 	if found.State == imagecache.Present {
 		return imagecache.Result{Reference: ref, ID: found.ID, Outcome: imagecache.Existing}, nil
 	}
-	attempt := &imagecache.Build{Reference: ref, Attempt: 1, Log: io.Discard, LogPath: os.DevNull}
+	attempt := &imagecache.Build{Reference: ref, Attempt: 1, Labels: img.Labels, Log: io.Discard, LogPath: os.DevNull}
 	if err := img.Build(ctx, attempt); err != nil {
 		return imagecache.Result{}, &imagecache.BuildError{Reference: ref, Attempt: 1, Err: err}
 	}
@@ -33,4 +34,9 @@ func (u unlocked) Ensure(ctx context.Context, img imagecache.Image) (imagecache.
 		err = &imagecache.BuildError{Reference: ref, Attempt: 1, Err: imagecache.ErrNotProduced}
 	}
 	return imagecache.Result{Reference: ref, ID: found.ID, Outcome: imagecache.Built}, err
+}
+
+// EnsureAll is not what such a harness has.
+func (u unlocked) EnsureAll(context.Context, []imagecache.Image, ...imagecache.PlanOption) ([]imagecache.Result, error) {
+	return nil, errors.ErrUnsupported
 }

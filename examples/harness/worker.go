@@ -9,10 +9,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
+	"syscall"
 	"time"
-
-	"go.uber.org/zap"
 
 	"github.com/imagelock/imagelock/imagecache"
 )
@@ -23,49 +23,16 @@ const workerEnv = "IMAGELOCK_HARNESS_WORKER"
 // workerGrace is how long a worker process that was told to stop may take.
 const workerGrace = 5 * time.Second
 
-// Job is what the parent tells a worker process.
-type Job struct {
-	Engine    string        `json:"engine"`
-	Run       string        `json:"run"`
-	BuildTime time.Duration `json:"build_time"`
-	Workers   int           `json:"workers"`
-	Unsafe    bool          `json:"unsafe"`
-	// CacheDir is the library's cache directory; empty for its own choice.
-	CacheDir string `json:"cache_dir"`
-	// Images is the embedded store's directory.
-	Images string `json:"images"`
-	// Context is the directory from which Docker builds.
-	Context string `json:"context"`
-	// Evidence is the evidence file.
-	Evidence string `json:"evidence"`
-	// Plan is what to prepare, in this process's order.
-	Plan []Instance `json:"plan"`
-}
-
-// Event is what a worker process tells the parent, as a line of JSON.
-type Event struct {
-	Kind string `json:"kind"`
-	// Outcome and Waited belong to "ensured".
-	Outcome imagecache.Outcome `json:"outcome,omitempty"`
-	Waited  time.Duration      `json:"waited,omitempty"`
-	// Error belongs to "failed".
-	Error string `json:"error,omitempty"`
-}
-
-// The kinds of events.
-const (
-	evBuilding = "building" // an attempt began
-	evAttempt  = "attempt"  // an attempt ended
-	evEnsured  = "ensured"  // an image is there
-	evPrepared = "prepared" // an environment was prepared
-	evFailed   = "failed"   // an environment was not
-)
-
 // workerMain is the worker process. It lives no longer than its parent: its
 // standard input is a pipe that the parent holds open.
 func workerMain(stdin io.Reader, stdout io.Writer) int {
 	// Ctrl-C reaches the whole process group. The parent decides what follows.
 	signal.Ignore(os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+
+	// A process of a few megabytes would collect its garbage at every build.
+	debug.SetGCPercent(400)
 
 	in := bufio.NewReader(stdin)
 	var job Job
@@ -77,21 +44,27 @@ func workerMain(stdin io.Reader, stdout io.Writer) int {
 		fmt.Fprintln(os.Stderr, "harness: worker:", err)
 		return 1
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
 		io.Copy(io.Discard, in)
 		cancel()
+	}()
+	context.AfterFunc(ctx, func() {
 		time.Sleep(workerGrace)
 		os.Exit(1)
-	}()
+	})
 
 	w := &worker{job: job, events: json.NewEncoder(stdout)}
-	if err := w.run(ctx); err != nil && ctx.Err() == nil {
-		fmt.Fprintln(os.Stderr, "harness: worker:", err)
-		return 1
+	err = w.run(ctx)
+	if ctx.Err() != nil {
+		return exitInterrupted
 	}
-	return 0
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "harness: worker:", err)
+		return exitFailed
+	}
+	return exitOK
 }
 
 type worker struct {
@@ -107,7 +80,18 @@ func (w *worker) tell(e Event) {
 	_ = w.events.Encode(e)
 }
 
-// run prepares the whole plan with the job's number of workers.
+// Observe passes on what the library does: that it has built something, at least.
+func (w *worker) Observe(e imagecache.Event) {
+	news := Event{Built: e.Kind == imagecache.EventDone}
+	if w.job.Show {
+		news.Seen = seen(e)
+	}
+	if news.Built || news.Seen != nil {
+		w.tell(news)
+	}
+}
+
+// run prepares the job's plan.
 func (w *worker) run(ctx context.Context) (err error) {
 	engine, err := openEngine(ctx, w.job)
 	if err != nil {
@@ -115,18 +99,60 @@ func (w *worker) run(ctx context.Context) (err error) {
 	}
 	defer engine.Close()
 
-	images, closeImages, err := openImages(ctx, engine, w.job, nil)
-	if err != nil {
-		return err
+	var images Ensurer = unlocked{engine}
+	if !w.job.Unsafe {
+		var opts []imagecache.Option
+		if w.job.Show || w.job.Budget != nil {
+			opts = append(opts, imagecache.WithObserver(w))
+		}
+		cache, err := openCache(ctx, engine, w.job, opts...)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, cache.Close()) }()
+		images = cache
 	}
-	defer func() { err = errors.Join(err, closeImages()) }()
-
 	h := &Harness{
-		images: told{images, w},
-		engine: engine,
-		tags:   Tags{w.job.Run},
-		build:  (&recorder{w, engine}).build,
+		cache: told{images, w},
+		tags:  Tags{w.job.Run},
+		build: (&recorder{w, engine}).build,
+		// By its ID, not by its tag: a tag may be moved at any time.
+		use: func(ctx context.Context, image imagecache.Result) error { return engine.Use(ctx, image.ID) },
 	}
+	if w.job.Each || w.job.Unsafe {
+		w.prepareEach(ctx, h)
+		return nil
+	}
+	w.failures(ctx, h.Prepare(ctx, w.job.Plan, w.job.Workers))
+	return nil
+}
+
+// failures tells of a plan's instances that could not be prepared.
+func (w *worker) failures(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	p, ok := errors.AsType[*imagecache.PlanError](err)
+	if !ok {
+		w.tell(Event{Failed: err.Error()})
+		return
+	}
+	for i, img := range (Tags{w.job.Run}).Images(w.job.Plan) {
+		if img.Level != levelInstance || p.Errors[i] == nil {
+			continue
+		}
+		cause := p.Errors[i]
+		stood, ok := errors.AsType[*imagecache.ParentError](cause)
+		if ok && !errors.Is(stood.Err, imagecache.ErrNoParent) {
+			cause = stood.Err // one and the same for many
+		}
+		w.tell(Event{Failed: cause.Error()})
+	}
+}
+
+// prepareEach prepares instance by instance, with so many goroutines as the job has
+// workers.
+func (w *worker) prepareEach(ctx context.Context, h *Harness) {
 	next := make(chan Instance)
 	go func() {
 		defer close(next)
@@ -142,65 +168,23 @@ func (w *worker) run(ctx context.Context) (err error) {
 	for range w.job.Workers {
 		workers.Go(func() {
 			for in := range next {
-				if err := h.PrepareEnvironment(ctx, in); err != nil {
-					w.tell(Event{Kind: evFailed, Error: fmt.Sprintf("%s: %v", in.ID, err)})
-					continue
+				if err := h.PrepareEnvironment(ctx, in); err != nil && ctx.Err() == nil {
+					w.tell(Event{Failed: fmt.Sprintf("%s: %v", in.ID, err)})
 				}
-				w.tell(Event{Kind: evPrepared})
 			}
 		})
 	}
 	workers.Wait()
-	return nil
 }
 
-// openImages opens what the job ensures images with.
-func openImages(ctx context.Context, engine Engine, job Job, log *zap.Logger) (Ensurer, func() error, error) {
-	if job.Unsafe {
-		return unlocked{engine}, func() error { return nil }, nil
+// openCache opens what the job's images are ensured with.
+func openCache(ctx context.Context, engine Engine, job Job, opts ...imagecache.Option) (*imagecache.Cache, error) {
+	opts = append(opts, imagecache.WithSlots(job.Slots))
+	if job.Budget != nil {
+		opts = append(opts, imagecache.WithBudget(*job.Budget))
 	}
-	opts := []imagecache.Option{imagecache.WithLogger(log)}
 	if job.CacheDir != "" {
 		opts = append(opts, imagecache.WithDir(job.CacheDir))
 	}
-	cache, err := imagecache.Open(ctx, engine, opts...)
-	if err != nil {
-		return nil, nil, err
-	}
-	return cache, cache.Close, nil
-}
-
-// told reports to the parent what Ensure answers.
-type told struct {
-	Ensurer
-	w *worker
-}
-
-func (t told) Ensure(ctx context.Context, img imagecache.Image) (imagecache.Result, error) {
-	res, err := t.Ensurer.Ensure(ctx, img)
-	if err == nil {
-		t.w.tell(Event{Kind: evEnsured, Outcome: res.Outcome, Waited: res.Waited})
-	}
-	return res, err
-}
-
-// recorder makes builds that leave evidence.
-type recorder struct {
-	w      *worker
-	engine Engine
-}
-
-func (r *recorder) build(parent string) imagecache.BuildFunc {
-	return func(ctx context.Context, b *imagecache.Build) error {
-		r.w.tell(Event{Kind: evBuilding})
-		defer r.w.tell(Event{Kind: evAttempt})
-		rec := Record{Tag: short(b.Reference), Parent: parent, PID: os.Getpid(), Nonce: newNonce()}
-		rec.StartNS = time.Now().UnixNano()
-		err := r.engine.Build(parent, rec.Nonce)(ctx, b)
-		rec.EndNS = time.Now().UnixNano()
-		if err != nil {
-			rec.Error = err.Error()
-		}
-		return errors.Join(err, appendEvidence(r.w.job.Evidence, rec))
-	}
+	return imagecache.Open(ctx, engine, opts...)
 }
