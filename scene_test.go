@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -85,8 +84,10 @@ func (s scene) allowEnd(t *testing.T) {
 // watched is the store with a look at its probes.
 type watched struct {
 	*oci.Store
-	s      scene
-	probed atomic.Int64
+	s scene
+
+	mu     sync.Mutex
+	probed int
 }
 
 func (w *watched) Probe(ctx context.Context, ref string) (imagecache.Presence, error) {
@@ -102,7 +103,10 @@ func (w *watched) Probe(ctx context.Context, ref string) (imagecache.Presence, e
 			return p, err
 		}
 	}
-	switch w.probed.Add(1) - int64(w.s.Goroutines) {
+	w.mu.Lock() // or one who came later may say so before
+	defer w.mu.Unlock()
+	w.probed++
+	switch w.probed - w.s.Goroutines {
 	case 0:
 		reexec.Say("probed")
 	case 1:
