@@ -25,9 +25,15 @@ import (
 // cleanLimit bounds the removal of what a run has made.
 const cleanLimit = time.Minute
 
+// errLeft is the cause when that has not come to an end.
+var errLeft = errors.New("something that the run has made is still there")
+
 // start starts a container.
 func (u *user) start(ctx context.Context, command []string, mounts ...mount.Mount) (id string, err error) {
-	c, err := u.engine.Client().ContainerCreate(ctx,
+	// Not to be cut short: the engine would create it all the same, and later.
+	patient, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit/2)
+	defer cancel()
+	c, err := u.engine.Client().ContainerCreate(patient,
 		&container.Config{Image: u.baseTag(), Cmd: command, Labels: map[string]string{runLabel: u.Run}},
 		&container.HostConfig{NetworkMode: "none", Mounts: mounts}, nil, nil, "")
 	if err != nil {
@@ -64,20 +70,23 @@ func (u *user) output(ctx context.Context, id string) (string, error) {
 	return strings.TrimSpace(b.String()), err
 }
 
-// clean removes what the run has made. It looks again until nothing is left: a build
-// that was cancelled may still end in the engine.
+// clean removes what the run has made. It looks until it has found nothing twice: what
+// was cancelled may still end in the engine, and is in the way until then.
 func clean(engine *docker.Store, run string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), cleanLimit)
 	defer cancel()
-	for {
+	for nothing := 0; ; {
 		left, err := sweep(ctx, engine, run)
-		if err != nil || left == 0 {
-			return err
+		if nothing++; err != nil || left > 0 {
+			nothing = 0
+		}
+		if nothing == 2 {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+			return fmt.Errorf("%w: label %s=%s: %w", errLeft, runLabel, run, errors.Join(err, ctx.Err()))
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

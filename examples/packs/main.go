@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if ctx.Err() != nil {
 		fmt.Fprintln(stderr, "packs: interrupted")
 	}
-	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled)) {
+	if err != nil && (ctx.Err() == nil || !errors.Is(err, context.Canceled) || errors.Is(err, errLeft)) {
 		fmt.Fprintln(stderr, "packs:", err)
 	}
 	switch {

@@ -192,7 +192,7 @@ func startProcess(ctx context.Context, j job) (*process, error) {
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	p.cmd.Cancel, p.cmd.WaitDelay = p.in.Close, 20*time.Second
+	p.cmd.Cancel, p.cmd.WaitDelay = p.in.Close, cleanLimit/2+10*time.Second
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err

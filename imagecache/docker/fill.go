@@ -126,6 +126,11 @@ func (f *filling) run(ctx context.Context, content Content) error {
 // volume that exists is no error, so its labels must tell.
 func (f *filling) createVolume(ctx context.Context) error {
 	f.volume = f.p.prefix() + "-" + f.nonce
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := answered(ctx)
+	defer cancel()
 	created, err := f.v.s.api.VolumeCreate(ctx, volume.CreateOptions{Name: f.volume, Labels: f.labels})
 	if err == nil && created.Labels[labelNonce] != f.nonce {
 		return &VolumeError{Reference: f.p.ref, Volume: f.volume, Err: ErrForeignVolume}
@@ -162,6 +167,11 @@ func (f *filling) container(ctx context.Context) (id string, err error) {
 
 // create creates a container that is never started, and removes it in the end.
 func (f *filling) create(ctx context.Context, image string, host *container.HostConfig) (id string, err error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	ctx, cancel := answered(ctx)
+	defer cancel()
 	c, err := f.v.s.api.ContainerCreate(ctx, &container.Config{Image: image, Cmd: []string{"-"}, Labels: f.labels}, host, nil, nil, "")
 	if err != nil {
 		return "", err

@@ -16,8 +16,29 @@ import (
 // nobody knows whether he is still at it.
 const abandonedAfter = 24 * time.Hour
 
-// later has do be done when the fill has ended, last first, also if it was cancelled.
+// later is to be done when the fill has ended, last first, also if it was cancelled.
 func (f *filling) later(do func(ctx context.Context)) { f.undo = append(f.undo, do) }
+
+// answered returns a context for a request that makes something in the engine: it ends
+// tidyLimit after ctx. An engine goes on with what it has begun when nobody waits for its
+// answer any more, so what a request makes that was cut short appears when all has been
+// tidied up.
+func answered(ctx context.Context) (context.Context, context.CancelFunc) {
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(tidyLimit)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-patient.Done():
+		}
+	})
+	return patient, func() {
+		stop()
+		cancel()
+	}
+}
 
 func (f *filling) tidy() {
 	ctx, cancel := context.WithTimeout(context.Background(), tidyLimit)

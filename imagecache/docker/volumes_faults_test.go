@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/imagelock/imagelock/imagecache"
 )
@@ -65,23 +66,31 @@ func TestOnlyNoSuchVolumeMeansAbsent(t *testing.T) {
 	}
 }
 
-// behind opens the real engine through a proxy that does not answer requests to create
-// a mark while lose is set: it passes them on before, or it does not at all.
-func behind(t *testing.T, real *Store, pass bool) (s *Store, lose *atomic.Bool) {
+// proxied opens the real engine through a proxy. serve is told of each request.
+func proxied(t *testing.T, real *Store, serve func(w http.ResponseWriter, r *http.Request, engine http.Handler)) *Store {
 	t.Helper()
 	path, ok := strings.CutPrefix(real.host, "unix://")
 	if !ok {
 		t.Skip("the engine is not reached by a socket of this host")
 	}
-	lose = new(atomic.Bool)
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
+	engine := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(&url.URL{Scheme: "http", Host: "docker"})
 	}}
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { serve(w, r, engine) }))
+	t.Cleanup(srv.Close)
+	return realEngine(t, WithHost("tcp://"+srv.Listener.Addr().String()))
+}
+
+// behind opens the real engine through a proxy that does not answer requests to create
+// a mark while lose is set: it passes them on before, or it does not at all.
+func behind(t *testing.T, real *Store, pass bool) (s *Store, lose *atomic.Bool) {
+	t.Helper()
+	lose = new(atomic.Bool)
+	return proxied(t, real, func(w http.ResponseWriter, r *http.Request, engine http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/volumes/create") && lose.Load() {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -90,15 +99,44 @@ func behind(t *testing.T, real *Store, pass bool) (s *Store, lose *atomic.Bool) 
 			r.Body = io.NopCloser(bytes.NewReader(body))
 			if bytes.Contains(body, []byte(`.complete"`)) {
 				if pass {
-					proxy.ServeHTTP(httptest.NewRecorder(), r)
+					engine.ServeHTTP(httptest.NewRecorder(), r)
 				}
 				panic(http.ErrAbortHandler)
 			}
 		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(srv.Close)
-	return realEngine(t, WithHost("tcp://"+srv.Listener.Addr().String())), lose
+		engine.ServeHTTP(w, r)
+	}), lose
+}
+
+// TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved: it goes on with it.
+func TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved(t *testing.T) {
+	real := realEngine(t)
+	for _, path := range []string{"/volumes/create", "/containers/create"} {
+		name := newPack(t, real)
+		ctx, cancel := context.WithCancel(t.Context())
+		created := make(chan struct{})
+		s := proxied(t, real, func(w http.ResponseWriter, r *http.Request, engine http.Handler) {
+			if strings.HasSuffix(r.URL.Path, path) {
+				defer close(created)
+				cancel()
+				time.Sleep(200 * time.Millisecond)
+				r = r.WithContext(context.WithoutCancel(r.Context()))
+			}
+			engine.ServeHTTP(w, r)
+		})
+		packs := openPacks(t, s, t.TempDir())
+		if _, err := packs.Ensure(ctx, dirPack(t, s, name, packDir(t, map[string]string{"a": "text"}))); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if err := packs.Close(); err != nil { // which waits for the fill
+			t.Error(err)
+		}
+		<-created
+		if marks, contents := volumesOf(t, real, name); len(marks)+len(contents) > 0 {
+			t.Errorf("%s: volumes %q, %q", path, marks, contents)
+		}
+		noEmptyImage(t, real)
+	}
 }
 
 // TestAnAnswerThatIsLostAtTheMark: nobody knows whether the mark is there, and others may
