@@ -101,7 +101,7 @@ func TestAccountsReadARecordThatWasWrittenAgain(t *testing.T) {
 	}
 	m := *s.record("i001").made
 	m.Layers, m.Labels = nil, map[string]string{"batch": "2"}
-	if err := s.c.files.keep(&m); err != nil {
+	if err := s.c.files.keep(&m, 0); err != nil {
 		t.Fatal(err)
 	}
 	if r := s.pruneAgain(acc, OlderThan(time.Hour)); r.Size != 30 || len(r.Removed) > 0 {

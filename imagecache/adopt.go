@@ -16,7 +16,7 @@ func (a *attempt) adopt(ctx context.Context, p Presence) bool {
 	if err != nil || h.Running == nil || h.Running.Before == p.ID || h.Running.Inputs != a.w.inputs {
 		return false
 	}
-	if c.files.keep(a.made(ctx, p.ID)) != nil {
+	if c.files.keep(a.made(ctx, p.ID), 0) != nil {
 		return false
 	}
 	_ = c.files.withdraw(ref)

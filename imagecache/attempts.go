@@ -28,6 +28,8 @@ type history struct {
 	// Running is attempt number Begun, if it has not ended. It stays when its
 	// process is killed.
 	Running *running `json:"running,omitempty"`
+
+	size int64 // of the file that begin has written
 }
 
 // running is an attempt that has begun.
@@ -72,7 +74,7 @@ func (f *files) history(ref string) (history, error) {
 
 func parseHistory(b []byte) history {
 	var h history
-	if json.Unmarshal(b, &h) != nil || h.Begun < 0 || h.Begun > 1<<53 || len(h.Epoch) > 64 ||
+	if json.Unmarshal(lastLine(b), &h) != nil || h.Begun < 0 || h.Begun > 1<<53 || len(h.Epoch) > 64 ||
 		h.Last != nil && (h.Last.Attempt < 1 || h.Last.Attempt > h.Begun || len(h.Last.Failure) > 2*failureLimit) {
 		return history{}
 	}
@@ -111,7 +113,13 @@ func (f *files) begin(ref string, r running) (history, error) {
 	h.Begun++
 	r.Builder = lock.Process(process.Self())
 	h.Running = &r
-	return h, f.write(ref, h)
+	b, err := json.Marshal(h)
+	if err != nil {
+		return h, err
+	}
+	b = append(b, '\n')
+	h.size = int64(len(b))
+	return h, replace(f.historyPath(ref), b, 0o644)
 }
 
 // end records the outcome of attempt h.Begun. The caller holds ref's lock.
@@ -133,12 +141,16 @@ func (f *files) abandon(ref string, h history) error {
 	return f.write(ref, h)
 }
 
+// write writes h, below what begin has written if h is from there.
 func (f *files) write(ref string, h history) error {
 	b, err := json.Marshal(h)
 	if err != nil {
 		return err
 	}
-	return replace(f.historyPath(ref), b, 0o644)
+	if h.size > 0 && extend(f.historyPath(ref), h.size, b) == nil {
+		return nil
+	}
+	return replace(f.historyPath(ref), append(b, '\n'), 0o644)
 }
 
 // endedSince returns the last attempt if it ended after base was read.

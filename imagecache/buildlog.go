@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -23,8 +24,24 @@ const keptLogs = 3
 func (f *files) newLogPath(ref string) string {
 	var id [3]byte
 	_, _ = rand.Read(id[:]) // never fails
-	name := fmt.Sprintf("%s-%d-%s.log", time.Now().UTC().Format("20060102T150405.000"), os.Getpid(), hex.EncodeToString(id[:]))
-	return filepath.Join(f.dir, logsDir, f.hash(ref), name)
+	dir, prefix := f.logs(ref)
+	name := fmt.Sprintf("%s%s-%d-%s.log", prefix, time.Now().UTC().Format("20060102T150405.000"), os.Getpid(), hex.EncodeToString(id[:]))
+	return filepath.Join(f.dir, logsDir, dir, name)
+}
+
+// logs returns the directory of the logs of ref, below that of all, and how their names
+// begin. A directory for each image would be one more to be made for each build.
+func (f *files) logs(ref string) (dir, prefix string) {
+	hash := f.hash(ref)
+	return hash[:2], hash + "-"
+}
+
+// logsIn lists the logs of an image, the newest first: their names go on with the time.
+func logsIn(root *os.Root, dir, prefix string) ([]fs.DirEntry, error) {
+	names, err := fs.ReadDir(root.FS(), dir)
+	names = slices.DeleteFunc(names, func(n fs.DirEntry) bool { return !strings.HasPrefix(n.Name(), prefix) })
+	slices.SortFunc(names, func(a, b fs.DirEntry) int { return cmp.Compare(b.Name(), a.Name()) })
+	return names, err
 }
 
 // createLog begins a log, and removes those of older attempts. Where others can
@@ -40,9 +57,8 @@ func (f *files) createLog(path string) (*buildLog, error) {
 	}
 	defer logs.Close()
 	dir, name := filepath.Base(filepath.Dir(path)), filepath.Base(path)
-	if names, err := fs.ReadDir(logs.FS(), dir); err == nil {
-		removeOldest(logs, dir, names, keptLogs-1)
-	}
+	hash, _, _ := strings.Cut(name, "-")
+	removeLogs(logs, dir, hash+"-", keptLogs-1)
 	file, err := logs.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("build log %s: %w", path, err)
@@ -67,14 +83,18 @@ func (f *files) createLog(path string) (*buildLog, error) {
 func (f *files) forgetBuilds(ref string) {
 	_ = os.Remove(f.historyPath(ref))
 	if logs, err := os.OpenRoot(filepath.Join(f.dir, logsDir)); err == nil {
-		_ = logs.RemoveAll(f.hash(ref))
+		dir, prefix := f.logs(ref)
+		removeLogs(logs, dir, prefix, 0)
 		logs.Close()
 	}
 }
 
-// removeOldest removes all but the newest keep logs. Names begin with the time.
-func removeOldest(logs *os.Root, dir string, names []fs.DirEntry, keep int) {
-	slices.SortFunc(names, func(a, b fs.DirEntry) int { return cmp.Compare(b.Name(), a.Name()) })
+// removeLogs removes all but the newest logs of an image.
+func removeLogs(logs *os.Root, dir, prefix string, keep int) {
+	names, err := logsIn(logs, dir, prefix)
+	if err != nil {
+		return
+	}
 	for _, n := range names[min(keep, len(names)):] {
 		_ = logs.Remove(filepath.Join(dir, n.Name())) // another user's, at worst
 	}

@@ -65,7 +65,7 @@ func TestWhateverLiesInAFilesPlaceNothingIsBuiltForEver(t *testing.T) {
 		"the lock":           func(c *Cache, _ string) string { return filepath.Join(c.dir, locksDir, keys.File(app)) },
 		"the second lock":    func(c *Cache, _ string) string { return filepath.Join(c.dir, locksDir, keys.File(runningKey(app))) },
 		"a slot":             func(c *Cache, _ string) string { return filepath.Join(c.dir, locksDir, keys.File("slot:0")) },
-		"the logs":           func(c *Cache, _ string) string { return filepath.Join(c.dir, logsDir, c.files.hash(app)) },
+		"the logs":           func(c *Cache, _ string) string { return filepath.Join(c.dir, logsDir, c.files.hash(app)[:2]) },
 	} {
 		for damage, do := range damages {
 			for _, absent := range []bool{false, true} {

@@ -1,6 +1,7 @@
 package imagecache
 
 import (
+	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -17,7 +18,7 @@ import (
 // directory:
 //
 //	outcomes/<hash>.json       how the last attempt at an image ended
-//	build-logs/<hash>/*.log    the logs of its last attempts
+//	build-logs/<part>/<hash>-*.log    the logs of its last attempts
 //	built-images/<hash of reference and ID>.json      what is known of an image; its time is the last use
 //	built-images/<hash of reference and ID>.removing  the same, of one whose removal has begun
 //	built-images/<hash of reference>.building         the same, before the image is there
@@ -180,6 +181,46 @@ func replaceTimed(path string, content []byte, mode fs.FileMode, at time.Time) e
 		os.Remove(tmp)
 	}
 	return err
+}
+
+// errOther says that a file is not the one that was written.
+var errOther = errors.New("the file was replaced or changed")
+
+// extend adds a line to a file of this package that has size bytes. Whoever reads it
+// meanwhile, and whoever finds it after a crash, has what was there or the new line as
+// well: one that was cut short has no end, and does not count. That is cheaper than to
+// replace the file: file systems make a new file more slowly than they write to one,
+// ext4 without a journal the more so the more were just removed.
+func extend(path string, size int64, line []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|noFollow, 0)
+	if err != nil {
+		return err
+	}
+	fi, err := file.Stat()
+	if err == nil && (!fi.Mode().IsRegular() || fi.Size() != size) {
+		err = &fs.PathError{Op: "extend", Path: path, Err: errOther}
+	}
+	if err == nil {
+		if _, err = file.Write(append(line, '\n')); err != nil {
+			_ = file.Truncate(size)
+		}
+	}
+	return errors.Join(err, file.Close())
+}
+
+// lineOne and lastLine return a line of what [replace] and [extend] have written. All
+// of it is one where no line has an end, as in files of earlier versions.
+func lineOne(b []byte) []byte {
+	line, _, _ := bytes.Cut(b, []byte("\n"))
+	return line
+}
+
+func lastLine(b []byte) []byte {
+	end := bytes.LastIndexByte(b, '\n')
+	if end < 0 {
+		return b
+	}
+	return b[bytes.LastIndexByte(b[:end], '\n')+1 : end]
 }
 
 // rename puts a file in the place of another, or of an empty directory, which container

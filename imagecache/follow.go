@@ -1,7 +1,6 @@
 package imagecache
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,7 +37,7 @@ func (c *Cache) Follow(ctx context.Context, tag string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	fail := func(err error) (io.ReadCloser, error) {
-		return nil, &Error{Op: "follow", Reference: ref, Path: c.files.logs(ref), Err: err}
+		return nil, &Error{Op: "follow", Reference: ref, Path: filepath.Join(c.dir, logsDir), Err: err}
 	}
 	if !c.enter() {
 		return fail(lock.ErrClosed)
@@ -86,10 +85,7 @@ func (c *Cache) beginner(ref string) *lock.Holder {
 	return &hs[i]
 }
 
-// logs is the directory of the logs of ref.
-func (f *files) logs(ref string) string { return filepath.Join(f.dir, logsDir, f.hash(ref)) }
-
-// maxLogs is how many files in a directory of logs are looked at. There are a few.
+// maxLogs is how many logs of an image are looked at. There are a few.
 const maxLogs = 100
 
 // runningLog opens the log that its writer has locked; nil if there is none. One that
@@ -100,19 +96,19 @@ func (f *files) runningLog(ref string, begins *lock.Holder) (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	names, err := fs.ReadDir(root.FS(), f.hash(ref))
+	dir, prefix := f.logs(ref)
+	names, err := logsIn(root, dir, prefix)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	slices.SortFunc(names, func(a, b fs.DirEntry) int { return cmp.Compare(b.Name(), a.Name()) })
 	for _, n := range names[:min(len(names), maxLogs)] {
 		if !n.Type().IsRegular() {
 			continue
 		}
-		file, err := root.OpenFile(filepath.Join(f.hash(ref), n.Name()), os.O_RDONLY|noFollow, 0)
+		file, err := root.OpenFile(filepath.Join(dir, n.Name()), os.O_RDONLY|noFollow, 0)
 		if err != nil {
 			if begins != nil && filepath.Base(begins.LogPath) == n.Name() && !errors.Is(err, fs.ErrNotExist) {
 				return nil, unreadable(err)

@@ -55,7 +55,7 @@ func (f *files) made(id, ref string) (*made, error) {
 // record may have been copied.
 func parseMade(b []byte) *made {
 	var m made
-	if json.Unmarshal(b, &m) != nil || !isName(m.ID) {
+	if json.Unmarshal(lastLine(b), &m) != nil || !isName(m.ID) {
 		return nil
 	}
 	if ref, err := Normalize(m.Reference); err != nil || ref != m.Reference {
@@ -84,17 +84,45 @@ func isName(s string) bool {
 	return s != "" && len(s) <= 1024 && printable.Clean(s, "") == s
 }
 
-// keep puts m on record, also if its removal had begun. The caller holds its tag's
-// lock.
-func (f *files) keep(m *made) error {
-	if err := f.put(m, time.Time{}); err != nil {
+// keep puts m on record, also if its removal had begun. The intent to build it, of that
+// many bytes, becomes the record; if intended is 0, or if it is not what it was, it is
+// withdrawn. The caller holds its tag's lock.
+func (f *files) keep(m *made, intended int64) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if f.promote(m, b, intended) == nil {
+		return f.bury(m.ID, m.Reference)
+	}
+	if err := replace(f.madePath(m.ID, m.Reference), b, f.mode); err != nil {
 		return err
 	}
 	return errors.Join(f.bury(m.ID, m.Reference), f.withdraw(m.Reference))
 }
 
-// put writes the record of m, with the time of its last use, now if that is zero.
+// promote makes the intent to build m its record.
+func (f *files) promote(m *made, record []byte, intended int64) error {
+	if intended == 0 || intended+int64(len(record)) >= madeLimit {
+		return errOther
+	}
+	if err := extend(f.intentPath(m.Reference), intended, record); err != nil {
+		return err
+	}
+	return rename(f.intentPath(m.Reference), f.madePath(m.ID, m.Reference))
+}
+
+// put writes the record of m, with the time of its last use.
 func (f *files) put(m *made, used time.Time) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	return replaceTimed(f.madePath(m.ID, m.Reference), b, f.mode, used)
+}
+
+// encode returns m as it is kept.
+func (m *made) encode() ([]byte, error) {
 	b, err := json.Marshal(m)
 	if err == nil && len(b) > madeLimit {
 		// Whoever counts layers asks the store.
@@ -108,10 +136,7 @@ func (f *files) put(m *made, used time.Time) error {
 	if err == nil && parseMade(b) == nil {
 		err = fmt.Errorf("the image %q, or its parents or layers, can't be put on record: they are not called as images are", m.ID)
 	}
-	if err != nil {
-		return err
-	}
-	return replaceTimed(f.madePath(m.ID, m.Reference), b, f.mode, used)
+	return b, err
 }
 
 // used notes that the image id is used now under ref, and tells whether it is on

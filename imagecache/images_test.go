@@ -89,7 +89,7 @@ func TestWhatCouldNotBeReadAgainIsNotPutOnRecord(t *testing.T) {
 		{ID: "x", Reference: app, Parents: []Parent{{baseRef, ""}}},
 		{ID: "x", Reference: app, Layers: []Layer{{"l", -1}}},
 	} {
-		if err := c.files.keep(&m); err == nil {
+		if err := c.files.keep(&m, 0); err == nil {
 			t.Errorf("%+v was kept", m)
 		}
 		if _, err := os.Stat(c.files.madePath(m.ID, m.Reference)); !errors.Is(err, os.ErrNotExist) {
@@ -101,7 +101,7 @@ func TestWhatCouldNotBeReadAgainIsNotPutOnRecord(t *testing.T) {
 	for i := range many.Layers {
 		many.Layers[i] = Layer{"l", 1}
 	}
-	if err := c.files.keep(&many); err != nil {
+	if err := c.files.keep(&many, 0); err != nil {
 		t.Error(err)
 	}
 	if m, err := c.files.made("x", app); err != nil || m == nil || len(m.Layers) != 0 {

@@ -33,13 +33,16 @@ func (f *files) intentPath(ref string) string {
 	return filepath.Join(f.dir, imagesDir, f.hash(ref)+intentExt)
 }
 
-// intend notes an intent. The caller holds the tag's lock.
-func (f *files) intend(i *intent) error {
+// intend notes an intent, and returns how many bytes it has. The caller holds the tag's
+// lock.
+func (f *files) intend(i *intent) (size int64, err error) {
 	b, err := json.Marshal(i)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return replace(f.intentPath(i.Reference), b, 0o644)
+	b = append(b, '\n')
+	// Of the mode of the record that it becomes.
+	return int64(len(b)), replace(f.intentPath(i.Reference), b, f.mode)
 }
 
 // withdraw removes the intent for ref. The caller holds the tag's lock.
@@ -58,7 +61,8 @@ func (f *files) intent(name string) *intent {
 		return nil
 	}
 	var i intent
-	if json.Unmarshal(b, &i) != nil || i.ID != "" {
+	// Who was killed when he was about to make it a record has left a second line.
+	if json.Unmarshal(lineOne(b), &i) != nil || i.ID != "" {
 		return nil
 	}
 	i.ID = i.Reference // which makes it a record that can be checked
@@ -125,7 +129,7 @@ func (c *Cache) settle(ctx context.Context, i *intent, own bool) {
 		case m == nil && own:
 			record := i.made
 			record.ID, record.Inputs, record.Built = p.ID, "", time.Now()
-			if c.files.keep(&record) != nil {
+			if c.files.keep(&record, 0) != nil {
 				return
 			}
 		case m == nil:

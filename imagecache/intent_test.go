@@ -71,7 +71,7 @@ func (s *stock) intendedAt(at time.Time) {
 
 func TestImageThatAppearsAfterItsBuilderWasKilledIsOurs(t *testing.T) {
 	s := newStock(t)
-	if err := s.c.files.intend(&intent{made: made{Reference: ref("app")}}); err != nil {
+	if _, err := s.c.files.intend(&intent{made: made{Reference: ref("app")}}); err != nil {
 		t.Fatal(err)
 	}
 	s.prune(Budget(0))
@@ -106,7 +106,7 @@ func TestImageThatWasThereBeforeAKilledBuilderIsNotAdopted(t *testing.T) {
 	if err := errors.Join(s.put(ref("app"), "id-before"), s.label("id-before", ref("app"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.c.files.intend(&intent{made: made{Reference: ref("app")}, Before: "id-before"}); err != nil {
+	if _, err := s.c.files.intend(&intent{made: made{Reference: ref("app")}, Before: "id-before"}); err != nil {
 		t.Fatal(err)
 	}
 	for i, age := range []time.Duration{0, time.Hour} {
@@ -122,7 +122,8 @@ func TestImageThatWasThereBeforeAKilledBuilderIsNotAdopted(t *testing.T) {
 func TestIntentOfABuildThatGoesOnIsLeftAlone(t *testing.T) {
 	for _, key := range []string{ref("app"), runningKey(ref("app"))} {
 		s := newStock(t)
-		err := errors.Join(s.c.files.intend(&intent{made: made{Reference: ref("app")}}), s.put(ref("app"), "id-made"), s.label("id-made", ref("app")))
+		_, err := s.c.files.intend(&intent{made: made{Reference: ref("app")}})
+		err = errors.Join(err, s.put(ref("app"), "id-made"), s.label("id-made", ref("app")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +145,7 @@ func TestIntentOfABuildThatGoesOnIsLeftAlone(t *testing.T) {
 func TestIntentOfAnImageThatNeverCameIsWithdrawn(t *testing.T) {
 	s := newStock(t)
 	for age, want := range map[time.Duration]int{0: 1, time.Minute: 1, -time.Minute: 1, time.Hour: 0, -time.Hour: 0} {
-		if err := s.c.files.intend(&intent{made: made{Reference: ref("app")}}); err != nil {
+		if _, err := s.c.files.intend(&intent{made: made{Reference: ref("app")}}); err != nil {
 			t.Fatal(err)
 		}
 		s.intendedAt(time.Now().Add(-age))
@@ -171,7 +172,8 @@ func TestIntentWaitsForTheStoresAnswer(t *testing.T) {
 	} {
 		s := newStock(t, WithProbeLimit(20*time.Millisecond))
 		// What an intent says of layers nobody has measured.
-		err := errors.Join(s.c.files.intend(&intent{made: made{Reference: ref("app"), Layers: []Layer{{"layer-none", 1000}}}}),
+		_, err := s.c.files.intend(&intent{made: made{Reference: ref("app"), Layers: []Layer{{"layer-none", 1000}}}})
+		err = errors.Join(err,
 			s.put(ref("app"), "id-made", Layer{"layer-made", 10}), s.label("id-made", ref("app")))
 		if err != nil {
 			t.Fatal(err)

@@ -32,7 +32,8 @@ func (a *attempt) make(ctx context.Context, held lock.Held, mounts *mountLocks, 
 		return Result{}, a.broken(err)
 	}
 	defer log.Close()
-	if err := c.files.intend(&intent{made: *a.madeAs(""), Before: before}); err != nil {
+	intended, err := c.files.intend(&intent{made: *a.madeAs(""), Before: before})
+	if err != nil {
 		return Result{}, a.broken(err)
 	}
 	defer a.settle(ctx)
@@ -60,7 +61,7 @@ func (a *attempt) make(ctx context.Context, held lock.Held, mounts *mountLocks, 
 	}
 	// The image is there. Without its record it is not known to be ours, and nobody
 	// will ever remove it; if its label does not tell its inputs it is stale.
-	if err := c.files.keep(a.made(ctx, p.ID)); err != nil {
+	if err := c.files.keep(a.made(ctx, p.ID), intended); err != nil {
 		c.warnRecord(ref, err)
 	} else {
 		c.remember(ref, known{id: p.ID, used: time.Now()})

@@ -26,7 +26,7 @@ func (s *stock) rewrite(name string, change func(*made)) {
 		s.Fatal(err)
 	}
 	var m made
-	if err := json.Unmarshal(b, &m); err != nil {
+	if err := json.Unmarshal(lastLine(b), &m); err != nil {
 		s.Fatal(err)
 	}
 	change(&m)

@@ -223,7 +223,7 @@ func (s *stock) add(i image) {
 	for _, id := range i.parents {
 		m.Parents = append(m.Parents, Parent{ref(strings.TrimPrefix(id, "id-")), id})
 	}
-	if err := s.c.files.keep(m); err != nil {
+	if err := s.c.files.keep(m, 0); err != nil {
 		s.Fatal(err)
 	}
 	s.aged(i.name, time.Now().Add(-i.age))

@@ -3,6 +3,7 @@ package imagecache
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -32,11 +33,15 @@ func TestLogsAndOutcomesGoWithTheImage(t *testing.T) {
 	}
 	files := func() (n int) {
 		for _, dir := range []string{outcomesDir, logsDir, imagesDir} {
-			names, err := os.ReadDir(filepath.Join(s.c.Dir(), dir))
+			err := filepath.WalkDir(filepath.Join(s.c.Dir(), dir), func(_ string, e fs.DirEntry, err error) error {
+				if err == nil && !e.IsDir() {
+					n++
+				}
+				return err
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			n += len(names)
 		}
 		return n
 	}

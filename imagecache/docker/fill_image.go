@@ -66,6 +66,11 @@ func (s *Store) emptyImage() (*emptyImage, error) {
 }
 
 func (e *emptyImage) load(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := answered(ctx)
+	defer cancel()
 	r, err := e.s.api.ImageLoad(ctx, bytes.NewReader(e.archive), client.ImageLoadWithQuiet(true))
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func behind(t *testing.T, real *Store, pass bool) (s *Store, lose *atomic.Bool) 
 // TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved: it goes on with it.
 func TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved(t *testing.T) {
 	real := realEngine(t)
-	for _, path := range []string{"/volumes/create", "/containers/create"} {
+	for _, path := range []string{"/volumes/create", "/images/load", "/containers/create"} {
 		name := newPack(t, real)
 		ctx, cancel := context.WithCancel(t.Context())
 		created := make(chan struct{})
