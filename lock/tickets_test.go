@@ -469,34 +469,31 @@ func TestGivingUpLeavesNoTicket(t *testing.T) {
 
 func TestOrderHoldsWithoutEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		{
-			name, events := "polling", wake.Polling{}
-			dir := t.TempDir()
-			h := acquire(t, openDir(t, dir), "k", Exclusive)
-			const n = 5
-			order := make(chan int, n)
-			for i := range n {
-				d := openDir(t, dir, withEvents(events))
-				go func() {
-					h, err := d.Acquire(t.Context(), "k", Exclusive)
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					order <- i
-					time.Sleep(10 * time.Minute)
-					h.Release()
-				}()
-				synctest.Wait()
-			}
-			release(t, h)
-			for want := range n {
-				if got := <-order; got != want {
-					t.Errorf("%s: %d has its turn, not %d", name, got, want)
+		dir := t.TempDir()
+		h := acquire(t, openDir(t, dir), "k", Exclusive)
+		const n = 5
+		order := make(chan int, n)
+		for i := range n {
+			d := openDir(t, dir, withEvents(wake.Polling{}))
+			go func() {
+				h, err := d.Acquire(t.Context(), "k", Exclusive)
+				if err != nil {
+					t.Error(err)
+					return
 				}
-			}
-			time.Sleep(time.Hour)
+				order <- i
+				time.Sleep(10 * time.Minute)
+				h.Release()
+			}()
+			synctest.Wait()
 		}
+		release(t, h)
+		for want := range n {
+			if got := <-order; got != want {
+				t.Errorf("%d has its turn, not %d", got, want)
+			}
+		}
+		time.Sleep(time.Hour)
 	})
 }
 
