@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/filters"
@@ -166,6 +167,14 @@ func buildText(t *testing.T, s *docker.Store, helper, tag, text string, args map
 // forget removes the caches of a run.
 func forget(t *testing.T, s *docker.Store, run string) {
 	mounts, err := s.CacheMounts(context.Background())
+	for range 5 { // an engine that is asked for all it has may take long to answer
+		if err == nil {
+			break
+		}
+		t.Log(err)
+		time.Sleep(time.Second)
+		mounts, err = s.CacheMounts(context.Background())
+	}
 	if err != nil {
 		t.Error(err)
 	}
