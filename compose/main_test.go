@@ -18,6 +18,7 @@ import (
 
 	"github.com/imagelock/imagelock/imagecache"
 	"github.com/imagelock/imagelock/imagecache/docker"
+	"github.com/imagelock/imagelock/internal/dockerd"
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
@@ -127,11 +128,7 @@ func forget(t testing.TB, s *docker.Store, name string) {
 			t.Error(err)
 		}
 	}
-	mounts, err := s.CacheMounts(ctx)
-	if err != nil {
-		t.Error(err)
-	}
-	for _, m := range mounts {
+	for _, m := range dockerd.CacheMounts(t, s) {
 		if strings.Contains(m.Target, name) {
 			_, _ = s.Client().BuildCachePrune(ctx, enginebuild.CachePruneOptions{All: true, Filters: filters.NewArgs(filters.Arg("id", m.Record))})
 		}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/build"
 	"github.com/docker/docker/api/types/filters"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/imagelock/imagelock/imagecache"
 	"github.com/imagelock/imagelock/imagecache/docker"
+	"github.com/imagelock/imagelock/internal/dockerd"
 )
 
 // corpus has Dockerfiles of every form. Each step writes a file named after the run, @,
@@ -166,19 +166,7 @@ func buildText(t *testing.T, s *docker.Store, helper, tag, text string, args map
 
 // forget removes the caches of a run.
 func forget(t *testing.T, s *docker.Store, run string) {
-	mounts, err := s.CacheMounts(context.Background())
-	for range 5 { // an engine that is asked for all it has may take long to answer
-		if err == nil {
-			break
-		}
-		t.Log(err)
-		time.Sleep(time.Second)
-		mounts, err = s.CacheMounts(context.Background())
-	}
-	if err != nil {
-		t.Error(err)
-	}
-	for _, m := range mounts {
+	for _, m := range dockerd.CacheMounts(t, s) {
 		if strings.Contains(m.Target, run) {
 			_, _ = s.Client().BuildCachePrune(context.Background(), build.CachePruneOptions{All: true, Filters: filters.NewArgs(filters.Arg("id", m.Record))})
 		}
