@@ -135,24 +135,27 @@ func checkHostileKeys(s *scene) {
 		locks[key] = answer.held("")
 	}
 	// They are the same keys in another process.
-	var calls []*call
-	for _, key := range keys {
-		if locks[key] != nil {
-			calls = append(calls, b.start(opTry, wants(lock.Exclusive, key)))
-		}
+	calls := map[string]*call{}
+	for key := range locks {
+		calls[key] = b.start(opTry, wants(lock.Exclusive, key))
 	}
-	for i, c := range calls {
-		if got := c.end(s.prompt()); got.Failure == nil {
-			s.t.Errorf("key %d was given to two processes", i)
-		} else {
-			s.is(fmt.Sprintf("a try for key %d", i), got.err(), lock.ErrHeld)
+	for key, c := range calls {
+		got := c.end(s.prompt())
+		if got.Failure != nil {
+			s.is(fmt.Sprintf("a try for %.80q", key), got.err(), lock.ErrHeld)
+			continue
 		}
+		got.held("").release()
+		// So many leases at a time are more than a busy machine may be able to renew.
+		if over, cause := locks[key].state(); s.b.Lose == nil || !over || !errors.Is(cause, lock.ErrLost) {
+			s.t.Errorf("%.80q was given to two processes", key)
+		}
+		_ = locks[key].releasing().end(s.prompt())
+		delete(locks, key)
 	}
-	for _, key := range keys {
-		if h := locks[key]; h != nil {
-			h.release()
-			b.acquire(key, lock.Exclusive).release()
-		}
+	for key, h := range locks {
+		h.release()
+		b.acquire(key, lock.Exclusive).release()
 	}
 }
 
