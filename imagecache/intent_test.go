@@ -81,6 +81,33 @@ func TestImageThatAppearsAfterItsBuilderWasKilledIsOurs(t *testing.T) {
 	expectText(t, "removed", removed(s.prune(Budget(0))), "app")
 }
 
+// TestImageOfAKilledBuilderIsNotLostWhenItsTagIsBuiltAgain: nobody has pruned between
+// the two builds, and then the tag names another image.
+func TestImageOfAKilledBuilderIsNotLostWhenItsTagIsBuiltAgain(t *testing.T) {
+	s := newStock(t)
+	child := reexec.Start(t, "make", s.c.Dir(), s.dir, ref("app"))
+	child.Expect("made <nil>")
+	child.Kill()
+	res, err := s.c.Ensure(t.Context(), Image{Tag: "app", Inputs: "y", Build: s.builder("app", "id-again")})
+	if err != nil || res.ID != "id-again" {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	res.Release()
+	expectText(t, "left", s.left(), "app app")
+	expectText(t, "removed", removed(s.prune(Budget(0))), "app app")
+	expectText(t, "left", s.left(), "")
+}
+
+func TestImageOfAKilledBuilderCanBeRemoved(t *testing.T) {
+	s := newStock(t)
+	child := reexec.Start(t, "make", s.c.Dir(), s.dir, ref("app"))
+	child.Expect("made <nil>")
+	child.Kill()
+	if err := s.c.Remove(t.Context(), "app"); err != nil || s.has("id-made") || s.intents() != 0 {
+		t.Errorf("%v, %d intents", err, s.intents())
+	}
+}
+
 func TestImageThatDoesNotSayItIsOursIsNotAdopted(t *testing.T) {
 	for name, label := range map[string]string{"without a label": "", "built on another of ours": ref("other")} {
 		t.Run(name, func(t *testing.T) {

@@ -32,6 +32,9 @@ func (a *attempt) make(ctx context.Context, held lock.Held, mounts *mountLocks, 
 		return Result{}, a.broken(err)
 	}
 	defer log.Close()
+	if i := c.files.intent(c.files.hash(ref)); i != nil {
+		c.settle(ctx, i, false) // the image of a killed builder, which the tag still names
+	}
 	intended, err := c.files.intend(&intent{made: *a.madeAs(""), Before: before})
 	if err != nil {
 		return Result{}, a.broken(err)

@@ -57,6 +57,7 @@ func (c *Cache) Remove(ctx context.Context, tag string) error {
 			return fail(ReasonFailed, err)
 		}
 		if r == nil {
+			c.adoptKilled(ctx, []string{c.files.hash(ref)})
 			if err := c.stranger(ctx, ref, p.ID); err != nil || try >= 3 {
 				return cmp.Or(err, fail(ReasonBuilding, fmt.Errorf("%w: it is built and removed again and again", ErrInUse)))
 			}
