@@ -147,7 +147,7 @@ func (f *files) write(ref string, h history) error {
 	if err != nil {
 		return err
 	}
-	if h.size > 0 && extend(f.historyPath(ref), h.size, b) == nil {
+	if h.size > 0 && extend(f.historyPath(ref), h.size, b, false) == nil {
 		return nil
 	}
 	return replace(f.historyPath(ref), append(b, '\n'), 0o644)

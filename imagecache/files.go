@@ -191,8 +191,11 @@ var errOther = errors.New("the file was replaced or changed")
 // well: one that was cut short has no end, and does not count. That is cheaper than to
 // replace the file: file systems make a new file more slowly than they write to one,
 // ext4 without a journal the more so the more were just removed.
-func extend(path string, size int64, line []byte) error {
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|noFollow, 0)
+//
+// With alone set the line is all that is left: what was there is blanked. A file that is
+// read meanwhile may seem blank then.
+func extend(path string, size int64, line []byte, alone bool) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|noFollow, 0)
 	if err != nil {
 		return err
 	}
@@ -201,8 +204,10 @@ func extend(path string, size int64, line []byte) error {
 		err = &fs.PathError{Op: "extend", Path: path, Err: errOther}
 	}
 	if err == nil {
-		if _, err = file.Write(append(line, '\n')); err != nil {
+		if _, err = file.WriteAt(append(line, '\n'), size); err != nil {
 			_ = file.Truncate(size)
+		} else if alone && size > 1 {
+			_, _ = file.WriteAt(bytes.Repeat([]byte{' '}, int(size)-1), 0)
 		}
 	}
 	return errors.Join(err, file.Close())

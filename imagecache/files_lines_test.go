@@ -82,12 +82,17 @@ func TestAFileThatWasChangedIsReplacedAndNotExtended(t *testing.T) {
 	}
 }
 
-// TestABuilderThatDiedWhenItsIntentWasBecomingARecord has left a note with two lines.
+// TestABuilderThatDiedWhenItsIntentWasBecomingARecord has left a note with two lines. A
+// whole record says enough, also of an image that says nothing.
 func TestABuilderThatDiedWhenItsIntentWasBecomingARecord(t *testing.T) {
-	for _, cut := range []int{0, 1, 20} { // bytes of the second line that are missing
+	for _, c := range []struct {
+		cut   int // bytes of the second line that are missing
+		alone bool
+		label string
+	}{{0, false, ""}, {0, true, ""}, {1, false, ref("app")}, {20, false, ref("app")}} {
 		s := newStock(t)
 		size, err := s.c.files.intend(&intent{made: made{Reference: ref("app"), Level: "env"}})
-		if err = errors.Join(err, s.put(ref("app"), "id-made"), s.label("id-made", ref("app"))); err != nil {
+		if err = errors.Join(err, s.put(ref("app"), "id-made"), s.label("id-made", c.label)); err != nil {
 			t.Fatal(err)
 		}
 		record, err := json.Marshal(&made{ID: "id-made", Reference: ref("app"), Level: "env", Built: time.Now()})
@@ -95,14 +100,32 @@ func TestABuilderThatDiedWhenItsIntentWasBecomingARecord(t *testing.T) {
 			t.Fatal(err)
 		}
 		path := s.c.files.intentPath(ref("app"))
-		if err := errors.Join(extend(path, size, record), os.Truncate(path, size+int64(len(record)+1-cut))); err != nil {
+		if err := errors.Join(extend(path, size, record, c.alone), os.Truncate(path, size+int64(len(record)+1-c.cut))); err != nil {
 			t.Fatal(err)
 		}
 		if r := s.prune(Budget(1000)); r.Images != 1 || s.intents() != 0 {
-			t.Errorf("without %d bytes: %+v, %d intents", cut, r, s.intents())
+			t.Errorf("%+v: %+v, %d intents", c, r, s.intents())
 		}
 		if m := s.record("app"); m == nil || m.ID != "id-made" || m.Level != "env" {
-			t.Errorf("without %d bytes: %+v", cut, m)
+			t.Errorf("%+v: %+v", c, m)
 		}
+	}
+}
+
+// TestEarlierVersionsReadTheRecordThatAnIntentHasBecome: to those all of it is one value.
+// They would forget whose an image is when they complete its removal.
+func TestEarlierVersionsReadTheRecordThatAnIntentHasBecome(t *testing.T) {
+	s := newStock(t)
+	s.ensure("app")
+	b, err := os.ReadFile(s.record("app").path(s.c.files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m made
+	if err := json.Unmarshal(b, &m); err != nil || m.ID != "id-app" {
+		t.Errorf("%+v, %v of %s", m, err, b)
+	}
+	if s.intents() != 0 || b[0] != ' ' {
+		t.Errorf("the intent has not become the record: %d intents, %s", s.intents(), b)
 	}
 }

@@ -101,12 +101,13 @@ func (f *files) keep(m *made, intended int64) error {
 	return errors.Join(f.bury(m.ID, m.Reference), f.withdraw(m.Reference))
 }
 
-// promote makes the intent to build m its record.
+// promote makes the intent to build m its record. Earlier versions take all of a record
+// for one line; they pass over blanks.
 func (f *files) promote(m *made, record []byte, intended int64) error {
 	if intended == 0 || intended+int64(len(record)) >= madeLimit {
 		return errOther
 	}
-	if err := extend(f.intentPath(m.Reference), intended, record); err != nil {
+	if err := extend(f.intentPath(m.Reference), intended, record, true); err != nil {
 		return err
 	}
 	return rename(f.intentPath(m.Reference), f.madePath(m.ID, m.Reference))

@@ -18,7 +18,7 @@ import (
 // the process is killed in between, it tells that the image is ours: without, nobody
 // would ever remove it, and it would not count.
 type intent struct {
-	made             // without ID and layers
+	made             // without ID and layers, unless it is a whole record already
 	Before string    `json:"before,omitempty"` // the ID that the tag named
 	since  time.Time // the file's
 }
@@ -60,8 +60,11 @@ func (f *files) intent(name string) *intent {
 	if err != nil || b == nil {
 		return nil
 	}
+	// Who was killed when he was about to make it a record has left that below.
+	if m := parseMade(b); m != nil && len(lastLine(b)) < len(b)-1 && f.hash(m.Reference) == name {
+		return &intent{made: *m, since: fi.ModTime()}
+	}
 	var i intent
-	// Who was killed when he was about to make it a record has left a second line.
 	if json.Unmarshal(lineOne(b), &i) != nil || i.ID != "" {
 		return nil
 	}
@@ -109,6 +112,11 @@ func (c *Cache) adoptOne(ctx context.Context, ref, name string) {
 // It is not put on record as made of its inputs: nobody knows whether the build would
 // have been content with it.
 func (c *Cache) settle(ctx context.Context, i *intent, own bool) {
+	if i.ID != "" {
+		// Should the image be gone by now, the next pruning finds out.
+		_ = rename(c.files.intentPath(i.Reference), c.files.madePath(i.ID, i.Reference))
+		return
+	}
 	p, err := c.probe(ctx, i.Reference)
 	if err != nil {
 		return // the next pruning asks again
