@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/imagelock/imagelock/internal/dirs"
 	"github.com/imagelock/imagelock/internal/keys"
 )
 
@@ -68,31 +69,53 @@ func isShared(dir fs.FileInfo) bool {
 	return dir.Mode()&fs.ModeSetgid != 0 && dir.Mode()&0o020 != 0
 }
 
-// makeShared makes dir, with the access of its parent if that is shared.
+// makeShared makes dir, with the access of its parent if that is shared. One that is
+// there, empty and closed to others was left so by somebody who was killed.
 func makeShared(dir string) error {
 	parent := filepath.Dir(dir)
 	if err := os.MkdirAll(parent, 0o700); err != nil {
 		return notDirectory(parent, err)
 	}
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrExist) {
+	for again := 0; ; {
+		err := os.Mkdir(dir, 0o700)
+		made := err == nil
+		if err != nil && !errors.Is(err, fs.ErrExist) {
+			return notDirectory(parent, err)
+		}
 		fi, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) && again < dirs.Tries { // it was removed just now
+			again++
+			continue
+		}
 		if err == nil && !fi.IsDir() {
 			err = fmt.Errorf("%s is a file, not a directory: remove it or choose another directory", dir)
 		}
-		return err
+		if err != nil || !made && fi.Mode().Perm()&0o070 != 0 {
+			return err
+		}
+		up, err := os.Stat(parent)
+		if err != nil || !isShared(up) {
+			return err
+		}
+		if names, _ := os.ReadDir(dir); !made && (len(names) > 0 || isLink(dir)) {
+			return nil // as its owner wants it
+		}
+		switch err := dirs.Chmod(dir, 0o770|fs.ModeSetgid); {
+		case err == nil:
+			return nil
+		case made || errors.Is(err, fs.ErrNotExist):
+			if again++; again > dirs.Tries {
+				return err
+			} // else another has made it anew, as if we were dead
+		case !dirs.Again(dir, fi):
+			return nil
+		}
 	}
-	if err != nil {
-		return notDirectory(parent, err)
-	}
-	up, err := os.Stat(parent)
-	if err != nil {
-		return err
-	}
-	if isShared(up) {
-		return os.Chmod(dir, 0o770|fs.ModeSetgid)
-	}
-	return nil
+}
+
+func isLink(path string) bool {
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode()&fs.ModeSymlink != 0
 }
 
 func notDirectory(path string, err error) error {

@@ -460,3 +460,21 @@ func TestOpenMakesWholeWhatACrashLeftClosed(t *testing.T) {
 		t.Errorf("mode %v: the group is locked out", fi.Mode())
 	}
 }
+
+// What another left closed, who does not come back to open it.
+func TestOpenMakesAnewWhatAnothersCrashLeftClosed(t *testing.T) {
+	dir := filepath.Join(reexec.WorldDir(t), "locks")
+	mkdir(t, dir, 0o700)
+	closed := filepath.Join(dir, recordDir)
+	mkdir(t, closed, 0o700)
+	if err := os.Chown(dir, 0, 65534); err != nil {
+		t.Skipf("only root can give files away: %v", err)
+	}
+	if err := os.Chmod(dir, 0o770|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	if got := reexec.AsNobody(t, "umask", dir, "key"); got != "<nil>, umask 077" {
+		t.Errorf("got %s", got)
+	}
+	reexec.Start(t, "umask", dir, "key").Expect("<nil>, umask 077")
+}

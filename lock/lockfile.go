@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/gofrs/flock"
+
+	"github.com/imagelock/imagelock/internal/dirs"
 )
 
 // osLock is a lock the kernel has granted on an open file.
@@ -199,22 +201,31 @@ func fitPermissions(f *os.File, shared fs.FileMode) error {
 // makeDir makes a directory for files of all who share the lock directory, if it
 // is missing. A setgid bit that came from above stays.
 func makeDir(dir string, shared, extra fs.FileMode) error {
-	err := os.Mkdir(dir, 0o700)
-	if err != nil && !errors.Is(err, fs.ErrExist) || shared == 0 {
-		return ignore(err, fs.ErrExist)
-	}
-	fi, serr := os.Lstat(dir)
-	if serr != nil {
-		return serr
-	}
 	want := 0o700 | shared | shared>>1 | extra
-	if err != nil { // it was there: made whole if a crash left it closed, and if it is ours
-		if fi.IsDir() && fi.Mode().Perm()&want.Perm() != want.Perm() {
-			_ = os.Chmod(dir, want|fi.Mode()&fs.ModeSetgid)
+	for again := 0; ; {
+		err := os.Mkdir(dir, 0o700)
+		if err != nil && !errors.Is(err, fs.ErrExist) || shared == 0 {
+			return ignore(err, fs.ErrExist)
 		}
-		return nil
+		made := err == nil
+		fi, err := os.Lstat(dir)
+		if err == nil && !made && (!fi.IsDir() || fi.Mode().Perm()&want.Perm() == want.Perm()) {
+			return nil
+		}
+		if err == nil { // it is new, or a crash left it closed
+			err = dirs.Chmod(dir, want|fi.Mode()&fs.ModeSetgid)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case made || errors.Is(err, fs.ErrNotExist):
+			if again++; again > dirs.Tries {
+				return err
+			} // else another has made it anew, as if we were dead
+		case !dirs.Again(dir, fi):
+			return nil // another's, who uses it
+		}
 	}
-	return os.Chmod(dir, want|fi.Mode()&fs.ModeSetgid)
 }
 
 // ignore returns err unless it is one that does not matter.
