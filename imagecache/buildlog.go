@@ -85,6 +85,7 @@ func (f *files) forgetBuilds(ref string) {
 	if logs, err := os.OpenRoot(filepath.Join(f.dir, logsDir)); err == nil {
 		dir, prefix := f.logs(ref)
 		removeLogs(logs, dir, prefix, 0)
+		_ = logs.RemoveAll(f.hash(ref)) // those of earlier versions
 		logs.Close()
 	}
 }

@@ -45,7 +45,11 @@ func TestLogsAndOutcomesGoWithTheImage(t *testing.T) {
 		}
 		return n
 	}
-	if n := files(); n != 6 {
+	earlier := filepath.Join(s.c.Dir(), logsDir, s.c.files.hash(ref("app"))) // where earlier versions kept its logs
+	if err := errors.Join(os.Mkdir(earlier, 0o700), os.WriteFile(filepath.Join(earlier, "1.log"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if n := files(); n != 7 {
 		t.Fatalf("%d files of two images", n)
 	}
 	if err := s.c.Remove(t.Context(), "app"); err != nil {
