@@ -1,9 +1,12 @@
 package imagecache
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +27,22 @@ func TestPruneRemovesTheLeastRecentlyUsedDownToTheBudget(t *testing.T) {
 	if r := s.prune(Budget(70)); len(r.Removed) != 0 {
 		t.Errorf("again: %+v", r)
 	}
+}
+
+// Of images that were used at the same moment every pruner takes the same first, by
+// their records' names: two that prune at once remove no more than one would.
+func TestPruneTakesImagesOfOneAgeInTheOrderOfTheirNames(t *testing.T) {
+	s := newStock(t)
+	s.many(20)
+	var names []string
+	at := time.Now().Add(-30 * time.Second) // after the last was built
+	for i := range 20 {
+		name := fmt.Sprintf("i%03d", i)
+		s.aged(name, at)
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(s.record(a).name, s.record(b).name) })
+	expectText(t, "removed", removed(s.prune(Budget(50))), strings.Join(names[:15], " "))
 }
 
 func TestBudgetCountsSharedLayersOnce(t *testing.T) {
