@@ -24,7 +24,7 @@ import (
 
 var (
 	scratch string // for what the tests of one run share
-	roles   = map[string]reexec.Role{"ensure": ensureRole}
+	roles   = map[string]reexec.Role{"ensure": ensureRole, "killed": killedRole}
 )
 
 func TestMain(m *testing.M) {

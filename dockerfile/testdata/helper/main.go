@@ -1,12 +1,13 @@
 // Command helper is the program that the steps of test images run: "write FILE..." makes
-// empty files, "check FILE..." fails where one is missing. As a shell (-c) it takes the
-// same words.
+// empty files, "check FILE..." fails where one is missing, "once FILE..." makes those that
+// are missing and then never ends. As a shell (-c) it takes the same words.
 package main
 
 import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -14,16 +15,29 @@ func main() {
 	if args[0] == "-c" {
 		args = strings.Fields(args[1])
 	}
+	stay := false
 	for _, file := range args[1:] {
 		var err error
-		if args[0] == "write" {
+		switch args[0] {
+		case "write":
 			err = os.WriteFile(file, nil, 0o644)
-		} else {
+		case "check":
 			_, err = os.Stat(file)
+		case "once":
+			if _, err = os.Stat(file); err == nil {
+				break
+			}
+			stay, err = true, os.WriteFile(file, nil, 0o644)
+		default:
+			err = fmt.Errorf("%q is not known", args[0])
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+	}
+	if stay {
+		fmt.Println("stays until it is killed")
+		time.Sleep(10 * time.Minute) // an engine that is not told kills nothing
 	}
 }
