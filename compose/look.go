@@ -52,6 +52,11 @@ func (l *looker) look(ctx context.Context, b *build) error {
 		for _, u := range in.Unknown {
 			b.unknown = append(b.unknown, b.warning(u))
 		}
+		for _, d := range in.Dirs {
+			for _, u := range d.Whole {
+				b.unknown = append(b.unknown, b.warning(u)+": all of the context counts")
+			}
+		}
 		err = b.rewrite(text)
 	}
 	switch {
@@ -112,7 +117,7 @@ func (b *build) copiesAll() int {
 	return 0
 }
 
-// warning says of what b is made that its digest does not know.
+// warning says what the digest of b does not know.
 func (b *build) warning(u dockerfile.Unknown) string {
 	return fmt.Sprintf("service %q: %s: %s", b.service, b.recipeName(), u)
 }

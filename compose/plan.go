@@ -22,7 +22,8 @@ type Plan struct {
 	// Services are the planned services, by name. Several may share an image.
 	Services []Planned
 	// Warnings say, for people, of what the images are made that their digests do not
-	// know, such as downloads.
+	// know, such as downloads, and why all of a context counts where it can't be told
+	// what is copied ([dockerfile.InputDir].Whole).
 	Warnings []string
 }
 

@@ -80,6 +80,20 @@ func TestAnEngineThatDoesNotTellOfBasesIsNoPlan(t *testing.T) {
 	}
 }
 
+// TestItIsToldWhyAllOfAContextCounts: without that a build for each change is a riddle.
+func TestItIsToldWhyAllOfAContextCounts(t *testing.T) {
+	two := "services:\n  a: " + inline("", "FROM alpine", "COPY a /") + "\n  b: " + inline("", "FROM scratch", "COPY a /") + "\n"
+	of, err := lookAt(t, two, &docker.PlatformError{Reference: "alpine", Wanted: "linux/amd64", Found: "linux/arm64"}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := of["a"].unknown
+	if len(a) != 1 || !strings.HasPrefix(a[0], `service "a": the inline Dockerfile: line 1: ONBUILD (not known`) ||
+		!strings.Contains(a[0], "linux/arm64") || !strings.HasSuffix(a[0], "all of the context counts") || len(of["b"].unknown) != 0 {
+		t.Errorf("%q, %q", a, of["b"].unknown)
+	}
+}
+
 func TestAContextByAnotherNameIsRefused(t *testing.T) {
 	const more = "additional_contexts: {alpine: 'docker-image://x'},"
 	for _, line := range []string{"FROM alpine:latest", "FROM docker.io/library/alpine", "COPY --from=library/alpine / /", "RUN --mount=from=alpine:latest,target=/x y",

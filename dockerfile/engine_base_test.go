@@ -74,3 +74,49 @@ func TestWhatABaseImageBringsAlongIsKnownOfTheEngine(t *testing.T) {
 		}
 	}
 }
+
+// TestABaseForAnotherPlatformMakesAllCountAndIsToldOf: its ONBUILD may be any until the
+// right one is there. Without a base, or with the right one, only what is copied counts.
+func TestABaseForAnotherPlatformMakesAllCountAndIsToldOf(t *testing.T) {
+	s, _, _ := openEngine(t)
+	other, err := docker.Open(t.Context(), docker.WithPlatform("linux/s390x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	var id [6]byte
+	_, _ = rand.Read(id[:])
+	base := "docker.io/library/imagelocktest" + hex.EncodeToString(id[:]) + ":latest"
+	remove := func() { _, _ = s.Client().ImageRemove(context.Background(), base, image.RemoveOptions{}) }
+	t.Cleanup(remove)
+	dir := t.TempDir()
+	writeContext(t, dir, map[string]string{
+		"Dockerfile": "FROM " + base + "\nCOPY copied /\n", "base.Dockerfile": "FROM scratch\nCOPY copied /\n", "copied": "1", "not": "1",
+	})
+	inputs := func() (digest string, whole []Unknown) {
+		t.Helper()
+		in, err := Source{Dir: dir, Options: Options{}.For(t.Context(), s)}.Inputs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return in.Digest, in.Dirs[0].Whole
+	}
+	for _, store := range []*docker.Store{nil, other, s} {
+		if store != nil {
+			build := store.BuildContext(docker.ContextBuild{Dir: dir, Dockerfile: "base.Dockerfile", NetworkMode: "none"})
+			if err := build(t.Context(), &imagecache.Build{Reference: base, Log: io.Discard, Step: func(int, int, string) {}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		writeContext(t, dir, map[string]string{"not": "1"})
+		before, whole := inputs()
+		if told := len(whole) == 1 && whole[0].Line == 1 && strings.Contains(whole[0].Why, "linux/s390x"); told != (store == other) || !told && len(whole) > 0 {
+			t.Errorf("%v: told %v", store, whole)
+		}
+		writeContext(t, dir, map[string]string{"not": "2"})
+		if after, _ := inputs(); (after != before) != (store == other) {
+			t.Errorf("%v: what is not copied counts: %t", store, after != before)
+		}
+		remove()
+	}
+}

@@ -70,8 +70,9 @@ type InputDir struct {
 // stage that is not needed and a comment change nothing.
 //
 // Where it can't be told which files are copied all of the directory counts, and
-// [InputDir].Whole says why: a variable that only the base image knows, ONBUILD, or a
-// frontend that is not Docker's (# syntax=). What can't be known at all is in
+// [InputDir].Whole says why: a variable that only the base image knows, ONBUILD, a base
+// of which the engine can't tell whether it has one ([Options.For]: an image for another
+// platform), or a frontend that is not Docker's (# syntax=). What can't be known at all is in
 // [Inputs].Unknown. Neither proxies nor what is in cache mounts count, as for BuildKit.
 // The environment of a RUN's secrets does not, either.
 //
