@@ -15,6 +15,7 @@ import (
 	"github.com/imagelock/imagelock/dockerfile"
 	"github.com/imagelock/imagelock/imagecache"
 	"github.com/imagelock/imagelock/internal/contextdir"
+	"github.com/imagelock/imagelock/internal/printable"
 )
 
 // build is how a service's image is made.
@@ -117,13 +118,13 @@ func (p *Project) content(b *build, s *types.ServiceConfig, refuse func(string, 
 			v = imageScheme + p.image(&other)
 		}
 		if !strings.HasPrefix(v, imageScheme) {
-			refuse(field, fmt.Errorf("%w: %q: only images can be contexts beside the main one (service:…, docker-image://…)", ErrUnsupported, printed(v)))
+			refuse(field, fmt.Errorf("%w: %q: only images can be contexts beside the main one (service:…, docker-image://…)", ErrUnsupported, printed(printable.WithoutUser(v))))
 			continue
 		}
 		b.contexts[name] = v
 	}
 	if isRemote(in.Context) {
-		refuse("build.context", fmt.Errorf("%w: %q: it has to be a directory", ErrUnsupported, printed(in.Context)))
+		refuse("build.context", fmt.Errorf("%w: %q: it has to be a directory", ErrUnsupported, printed(printable.WithoutUser(in.Context))))
 		return
 	}
 	dir, err := contextdir.Open(in.Context)

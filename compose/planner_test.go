@@ -94,6 +94,15 @@ func TestItIsToldWhyAllOfAContextCounts(t *testing.T) {
 	}
 }
 
+// TestAnErrorTellsNoToken: it may come of the environment, and errors go into logs.
+func TestAnErrorTellsNoToken(t *testing.T) {
+	const a = "services:\n  a: {build: {context: 'https://me:${TOKEN}@host/x.git', additional_contexts: {y: 'https://${TOKEN}@host/y.git'}}}\n"
+	_, err := lookAt(t, a, missingBase, Options{Env: []string{"TOKEN=hunter2"}})
+	if !errors.Is(err, ErrUnsupported) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "https://host/x.git") || !strings.Contains(err.Error(), "https://host/y.git") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAContextByAnotherNameIsRefused(t *testing.T) {
 	const more = "additional_contexts: {alpine: 'docker-image://x'},"
 	for _, line := range []string{"FROM alpine:latest", "FROM docker.io/library/alpine", "COPY --from=library/alpine / /", "RUN --mount=from=alpine:latest,target=/x y",

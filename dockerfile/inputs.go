@@ -14,6 +14,7 @@ import (
 
 	"github.com/imagelock/imagelock/imagecache/inputs"
 	"github.com/imagelock/imagelock/internal/contextdir"
+	"github.com/imagelock/imagelock/internal/printable"
 )
 
 // Source is what an image is built from.
@@ -213,7 +214,7 @@ func (in *Inputs) collect(s *Source) (all bool) {
 		}
 		for _, f := range st.Fetches {
 			if f.Checksum == "" {
-				in.Unknown = append(in.Unknown, Unknown{Line: f.Line, Why: "ADD downloads " + clip(clean(withoutUser(f.URL)), 200)})
+				in.Unknown = append(in.Unknown, Unknown{Line: f.Line, Why: "ADD downloads " + clip(clean(printable.WithoutUser(f.URL)), 200)})
 			}
 		}
 	}
@@ -231,16 +232,6 @@ func dockers(syntax string) bool {
 	image, _, _ := strings.Cut(strings.TrimSpace(syntax), "@")
 	image, _, _ = strings.Cut(strings.TrimPrefix(image, "docker.io/"), ":")
 	return image == "" || image == "docker/dockerfile" || image == "docker/dockerfile-upstream"
-}
-
-// withoutUser takes a password out of a URL.
-func withoutUser(url string) string {
-	scheme, rest, ok := strings.Cut(url, "://")
-	if !ok {
-		return url
-	}
-	host, path, _ := strings.Cut(rest, "/")
-	return scheme + "://" + host[strings.LastIndex(host, "@")+1:] + "/" + path
 }
 
 // locate says which line copies what could not be digested.
