@@ -61,6 +61,10 @@ func (s *sources) read(path string) error {
 			line, column, what := position(err, b)
 			return &Error{File: path, Line: line, Column: column, Err: fmt.Errorf("%w: %s", ErrInvalid, printed(what))}
 		}
+		// The parser says this of a type of its own, and not where.
+		if top := doc.Content; len(top) > 0 && (top[0].Kind == yaml.SequenceNode || top[0].Kind == yaml.ScalarNode && top[0].Tag != "!!null") {
+			return &Error{File: path, Line: top[0].Line, Column: top[0].Column, Err: fmt.Errorf("%w: it has to be a mapping, such as \"services:\"", ErrInvalid)}
+		}
 		src.docs = append(src.docs, &doc)
 	}
 	s.files = append(s.files, src)
@@ -174,16 +178,8 @@ func beginsWith(rest, key string) bool {
 	return ok && (after == "" || after[0] == '.')
 }
 
-var (
-	// mark is how the YAML parser says where. The last one is where it is.
-	mark      = regexp.MustCompile(`line (\d{1,9}): `)
-	parsed    = regexp.MustCompile(`^failed to parse (.+?): yaml: `)
-	inPath    = regexp.MustCompile(`\bservices\.[^\s:]+`)
-	inService = regexp.MustCompile(`(?i)\bservices? "([^"]+)"`)
-	property  = regexp.MustCompile(`additional propert(?:y|ies) '([^']+)'`)
-	cycle     = regexp.MustCompile(`dependency cycle detected: |include cycle detected:|^Circular reference:`)
-	unknown   = regexp.MustCompile(`undefined service|unknown service|service "[^"]*" not found`)
-)
+// mark is how the YAML parser says where. The last one is where it is.
+var mark = regexp.MustCompile(`line (\d{1,9}): `)
 
 // position is where the YAML parser found b wrong, and what. Its errors have no exported
 // types, but exported fields; one about values tells the line in words alone.
@@ -225,35 +221,6 @@ func position(err error, b []byte) (line, column int, what string) {
 		line, _ = strconv.Atoi(all[len(all)-1][1])
 	}
 	return line, 0, err.Error()
-}
-
-// explain makes an [*Error] of one of compose-go, which says in words what it is about.
-func (s *sources) explain(err error) error {
-	text := err.Error()
-	e := &Error{}
-	reason := ErrInvalid
-	if cycle.MatchString(text) {
-		reason = ErrCycle
-	} else if unknown.MatchString(text) {
-		reason = ErrUnknownService
-	}
-	path := inPath.FindString(text)
-	if m := inService.FindStringSubmatch(text); path == "" && m != nil {
-		path = "services." + m[1]
-		e.Service = printed(m[1])
-	}
-	path = strings.TrimRight(path, ".,;")
-	if m := property.FindStringSubmatch(text); m != nil && path != "" {
-		path += "." + m[1]
-	}
-	if m := parsed.FindStringSubmatch(text); m != nil {
-		e.File = m[1]
-		e.Line, e.Column, _ = position(err, nil)
-	} else {
-		e.File, e.Line, e.Column = s.find(path)
-	}
-	e.Err = &worded{reason, err}
-	return e
 }
 
 // printed makes what a file says fit for a line of a log.
