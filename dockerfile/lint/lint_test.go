@@ -85,6 +85,27 @@ COPY --from=a / /
 COPY --from=b / /
 COPY --from=c / /
 `, want: []string{"parallel-stages F:3", "parallel-stages F:5"}},
+	{name: "stages with a base's variable, by way of another", file: `
+FROM other AS unneeded
+FROM go AS base
+FROM base AS a
+RUN --mount=type=cache,target=$GOCACHE x
+FROM go AS b
+RUN --mount=type=cache,target=$GOCACHE x
+FROM scratch
+COPY --from=a / /
+COPY --from=b / /
+`, want: []string{"parallel-stages F:4", "parallel-stages F:6"}},
+	{name: "a stage that is the first, by way of another", file: `
+FROM go AS base
+FROM base AS a
+RUN --mount=type=cache,target=$GOCACHE x
+FROM go AS b
+RUN --mount=type=cache,target=$GOCACHE x
+FROM scratch
+COPY --from=a / /
+COPY --from=b / /
+`, want: []string{"parallel-stages F:3", "parallel-stages F:5"}},
 
 	// shared-target
 	{name: "a target for all", services: []string{"api", "web"}, file: `
@@ -221,6 +242,9 @@ RUN npm ci && npm run build
 `, want: []string{"whole-workspace F:3"}},
 	{name: "all mounted", file: "\nFROM node\nRUN --mount=target=/src \\\n  cd /src && npm ci\n", want: []string{"whole-workspace F:2"}},
 	{name: "packages after all", file: "\nFROM debian\nCOPY ./ /x\nRUN apt-get update -q && apt-get -y install git\n", want: []string{"whole-workspace F:2"}},
+	{name: "all by a pattern", file: "\nFROM node\nCOPY /* /src/\nRUN npm ci\n", want: []string{"whole-workspace F:2"}},
+	{name: "a mount of what is called so", file: "\nFROM node\nRUN --mount=source=/*,target=/src npm ci\n"},
+	{name: "what a base's variable names", file: "\nFROM node\nCOPY $X /src\nRUN npm ci\n"},
 	{name: "dependencies first", file: `
 FROM node AS deps
 COPY package*.json ./
@@ -337,6 +361,9 @@ func TestPlansOfAnySizeAreRead(t *testing.T) {
 		}
 	}
 	if _, err := Check(File{Text: []byte(many.String() + "FROM s999\n")}); !errors.Is(err, dockerfile.ErrTooLarge) {
+		t.Error(err)
+	}
+	if _, err := Check(make([]File, maxFiles)...); errors.Is(err, dockerfile.ErrTooLarge) {
 		t.Error(err)
 	}
 	if _, err := Check(make([]File, maxFiles+1)...); !errors.Is(err, dockerfile.ErrTooLarge) {

@@ -16,10 +16,11 @@ import (
 const WholeWorkspace Code = "whole-workspace"
 
 // installs are commands that need a list of dependencies, and not the sources.
-var installs = regexp.MustCompile(`(^|[\s;&|('"/])(` +
-	`(npm|pnpm|bun)\s+(ci|install|i)|yarn(\s+install|\s+--\S+|\s*$)|pip3?\s+install\s.*(-r|--requirement)|uv\s+sync|poetry\s+install|pipenv\s+(install|sync)|` +
-	`bundle\s+install|composer\s+install|go\s+mod\s+download|cargo\s+fetch|mvnw?\s.*dependency:|mix\s+deps\.get|dotnet\s+restore|` +
-	`apt(-get)?\s.*install|apk\s.*add|(micro)?dnf\s.*install|yum\s.*install)([\s'"]|$)`)
+var installs = regexp.MustCompile(`(^|[\s;&|('"/])((` +
+	`(npm|pnpm|bun)\s+(ci|install|i)|yarn(\s+install|\s+--\S+)|pip3?\s+install\s.*(-r|--requirement)|uv\s+sync|poetry\s+install|pipenv\s+(install|sync)|` +
+	`bundle\s+install|composer\s+install|go\s+mod\s+download|cargo\s+fetch|mvnw?\s.*dependency:\S+|mix\s+deps\.get|dotnet\s+restore|` +
+	`apt(-get)?\s.*install|apk\s.*add|(micro)?dnf\s.*install|yum\s.*install)([\s'";&|)]|$)|` +
+	`yarn\s*([;&|)]|$))`)
 
 // prepares are commands that read the whole context and whose outcome seldom changes.
 var prepares = regexp.MustCompile(`cargo\s+chef\s+prepare`)
