@@ -110,6 +110,13 @@ func TestServicesThatBuildTheSameAreOne(t *testing.T) {
 	}
 }
 
+func TestAThingIsToldOnce(t *testing.T) {
+	findings, err := Check(File{Name: "F", Text: []byte("FROM scratch\nRUN --mount=type=cache,id=c,target=/var/cache/apt --mount=type=cache,id=c,target=/var/lib/apt apt-get update\n")})
+	if err != nil || len(findings) != 1 || !slices.Equal(findings[0].Services, []string{"F"}) {
+		t.Errorf("%+v, %v", findings, err)
+	}
+}
+
 // TestTextsAreShort, and fit for a line of a log.
 func TestTextsAreShort(t *testing.T) {
 	for _, c := range []struct{ id, says, not string }{
