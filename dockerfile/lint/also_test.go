@@ -36,7 +36,7 @@ func TestEachFindingNamesItsOtherPlaces(t *testing.T) {
 			[]string{"shared-target F:2 [G:2] one after another", "shared-target G:2 [F:2] one after another"}},
 		{"modes", []File{{Name: "F", Text: []byte("FROM scratch\n" + locked("a") + locked("a") + "RUN --mount=type=cache,id=a,target=/0 x\n")}},
 			[]string{"mixed-sharing F:4 [F:2] locked at F:2"}},
-		{"orders", []File{{Name: "F", Text: []byte("FROM scratch\n" + locked("d", "a") + locked("a", "b", "c") + locked("a", "b") + locked("c", "b", "a"))}},
+		{"orders", []File{{Name: "F", Text: []byte("FROM scratch\n" + locked("d", "a") + locked("a", "b", "c") + locked("a", "b") + locked("c", "b", "a") + locked("d", "a"))}},
 			[]string{`lock-order F:3 [F:5] "a" is locked before "b" here, in the order of their targets, and in another order at F:5`,
 				`lock-order F:4 [F:5] "a" is locked before "b" here, in the order of their targets, and in another order at F:5`,
 				`lock-order F:5 [F:3] "c" is locked before "b" here, in the order of their targets, and in another order at F:3`}},
