@@ -1,6 +1,8 @@
 package dockerfile
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -61,6 +63,20 @@ func syntax(err error, line int) error {
 		}
 	}
 	return &Error{Line: line, Err: fmt.Errorf("%w: %s", ErrSyntax, clean(err.Error()))}
+}
+
+// tooLong is the line that the parser says is too long; 0 if it says something else. By
+// its own count it is the one before.
+func tooLong(src []byte, err error) (line int) {
+	if !strings.Contains(err.Error(), "greater than max allowed size") {
+		return 0
+	}
+	for text := range bytes.Lines(src) {
+		if line++; len(text) >= bufio.MaxScanTokenSize {
+			return line
+		}
+	}
+	return 0
 }
 
 // clean makes what a Dockerfile says fit for a line of a log.

@@ -307,6 +307,9 @@ func TestErrorsSayWhatAndWhere(t *testing.T) {
 		{"copies from a variable", "FROM scratch\nCOPY --from=$x / /\n", Options{}, ErrSyntax, 2},
 		{"NUL", "FROM scratch\nRUN --mount=type=cache,target=/\x00 x\n\x00", Options{}, ErrSyntax, 3},
 		{"too large", "#" + strings.Repeat("x", maxSize), Options{}, ErrTooLarge, 0},
+		{"line too long", "FROM scratch\n\nRUN " + strings.Repeat("x", 1<<16) + "\nRUN x\n", Options{}, ErrSyntax, 3},
+		{"line too long in a continued one", "FROM scratch\nRUN x \\\n  y " + strings.Repeat("x", 1<<16) + "\n", Options{}, ErrSyntax, 3},
+		{"line too long by one", "FROM scratch\nRUN " + strings.Repeat("x", 1<<16-5) + "y\n", Options{}, ErrSyntax, 2},
 		{"doubling", "FROM scratch\nENV A=xxxxxxxxxxxxxxxx\n" + strings.Repeat("ENV A=$A$A$A$A\n", 40), Options{}, ErrTooLarge, 11},
 	} {
 		t.Run(test.name, func(t *testing.T) {

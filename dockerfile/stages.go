@@ -40,7 +40,7 @@ func Scan(r io.Reader, opts Options) (needs *Needs, err error) {
 	}
 	ast, err := parser.Parse(bytes.NewReader(src))
 	if err != nil {
-		return nil, syntax(err, 0)
+		return nil, syntax(err, tooLong(src, err))
 	}
 	stages, args, err := instructions.Parse(ast.AST, nil)
 	if err != nil {
