@@ -27,7 +27,7 @@ func TestEachFindingNamesItsOtherPlaces(t *testing.T) {
 		{"stages", []File{{Name: "F", Text: []byte("FROM scratch AS a\nRUN --mount=type=cache,target=/c x\nRUN --mount=type=cache,target=/c x\n" +
 			"FROM scratch AS b\nRUN --mount=type=cache,target=/c x\nFROM scratch AS c\nRUN --mount=type=cache,target=/c x\n" +
 			"FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\nCOPY --from=c / /\n")}},
-			[]string{"parallel-stages F:2 [F:5] (with line 5)", "parallel-stages F:5 [F:2] (with line 2)", "parallel-stages F:7 [F:2] (with line 2)"}},
+			[]string{`parallel-stages F:2 [F:5] the cache "/c" is shared by stages of one build that run at the same time (with line 5)`, "parallel-stages F:5 [F:2] (with line 2)", "parallel-stages F:7 [F:2] (with line 2)"}},
 		{"targets", []File{
 			{Name: "F", Service: "api", Text: fmt.Appendf(nil, target, "")}, {Name: "F", Service: "web", Text: fmt.Appendf(nil, target, "")},
 			{Name: "G", Text: fmt.Appendf(nil, target, "")}, {Name: "H", Text: fmt.Appendf(nil, target, "")}},
@@ -45,6 +45,10 @@ func TestEachFindingNamesItsOtherPlaces(t *testing.T) {
 		{"an install that does not see it", []File{{Name: "F", Text: []byte("FROM scratch\nRUN --mount=target=/src make\nRUN npm ci\n")}}, nil},
 		{"all, twice and mounted", []File{{Name: "F", Text: []byte("FROM scratch\nCOPY . .\nRUN npm ci\nCOPY . /x\nRUN --mount=target=/src npm ci\nRUN npm ci\n")}},
 			[]string{"whole-workspace F:2 [F:3] "}},
+		{"all, mounted between", []File{{Name: "F", Text: []byte("FROM scratch\nCOPY . /a\nRUN --mount=target=/m make\nCOPY . /b\nRUN npm ci\n")}},
+			[]string{"whole-workspace F:2 [F:5] "}},
+		{"a mount before a copy", []File{{Name: "F", Text: []byte("FROM scratch\nRUN --mount=target=/m make\nCOPY . /a\nRUN npm ci\n")}},
+			[]string{"whole-workspace F:3 [F:4] "}},
 		{"a mount behind a copy", []File{{Name: "F", Text: []byte("FROM scratch\nCOPY . .\nRUN --mount=target=/src npm ci\n")}},
 			[]string{"whole-workspace F:2 [F:3] ", "whole-workspace F:3 [] "}},
 	} {
