@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -108,34 +109,49 @@ func behind(t *testing.T, real *Store, pass bool) (s *Store, lose *atomic.Bool) 
 	}), lose
 }
 
-// TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved: it goes on with it.
+// TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved: it goes on with it, whether
+// it has only begun or is about to answer.
 func TestWhatTheEngineIsCreatingWhenAFillIsCancelledIsRemoved(t *testing.T) {
 	real := realEngine(t)
 	for _, path := range []string{"/volumes/create", "/images/load", "/containers/create"} {
-		name := newPack(t, real)
-		ctx, cancel := context.WithCancel(t.Context())
-		created := make(chan struct{})
-		s := proxied(t, real, func(w http.ResponseWriter, r *http.Request, engine http.Handler) {
-			if strings.HasSuffix(r.URL.Path, path) {
+		for _, begun := range []bool{true, false} {
+			name := newPack(t, real)
+			ctx, cancel := context.WithCancel(t.Context())
+			created := make(chan struct{})
+			s := proxied(t, real, func(w http.ResponseWriter, r *http.Request, engine http.Handler) {
+				if !strings.HasSuffix(r.URL.Path, path) {
+					engine.ServeHTTP(w, r)
+					return
+				}
 				defer close(created)
-				cancel()
-				time.Sleep(200 * time.Millisecond)
 				r = r.WithContext(context.WithoutCancel(r.Context()))
+				answer := httptest.NewRecorder()
+				if begun {
+					cancel()
+					time.Sleep(100 * time.Millisecond)
+				}
+				engine.ServeHTTP(answer, r)
+				if !begun {
+					cancel()
+					time.Sleep(100 * time.Millisecond)
+				}
+				maps.Copy(w.Header(), answer.Header())
+				w.WriteHeader(answer.Code)
+				_, _ = w.Write(answer.Body.Bytes())
+			})
+			packs := openPacks(t, s, t.TempDir())
+			if _, err := packs.Ensure(ctx, dirPack(t, s, name, packDir(t, map[string]string{"a": "text"}))); !errors.Is(err, context.Canceled) {
+				t.Errorf("%s: %v", path, err)
 			}
-			engine.ServeHTTP(w, r)
-		})
-		packs := openPacks(t, s, t.TempDir())
-		if _, err := packs.Ensure(ctx, dirPack(t, s, name, packDir(t, map[string]string{"a": "text"}))); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: %v", path, err)
+			if err := packs.Close(); err != nil { // which waits for the fill
+				t.Error(err)
+			}
+			<-created
+			if marks, contents := volumesOf(t, real, name); len(marks)+len(contents) > 0 {
+				t.Errorf("%s, begun %v: volumes %q, %q", path, begun, marks, contents)
+			}
+			noEmptyImage(t, real)
 		}
-		if err := packs.Close(); err != nil { // which waits for the fill
-			t.Error(err)
-		}
-		<-created
-		if marks, contents := volumesOf(t, real, name); len(marks)+len(contents) > 0 {
-			t.Errorf("%s: volumes %q, %q", path, marks, contents)
-		}
-		noEmptyImage(t, real)
 	}
 }
 
