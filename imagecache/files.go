@@ -19,7 +19,7 @@ import (
 // directory:
 //
 //	outcomes/<hash>.json       how the last attempt at an image ended
-//	build-logs/<part>/<hash>-*.log    the logs of its last attempts
+//	build-logs/<two digits>/<hash>-*.log  the logs of its last attempts
 //	built-images/<hash of reference and ID>.json      what is known of an image; its time is the last use
 //	built-images/<hash of reference and ID>.removing  the same, of one whose removal has begun
 //	built-images/<hash of reference>.building         the same, before the image is there
