@@ -118,13 +118,21 @@ func TestAChangeInOneOfFiveServicesBuildsOneImage(t *testing.T) {
 
 // ensureRole ensures a project: DIR NAME CACHE. It says what came of each service.
 func ensureRole(args []string, in <-chan string) error {
+	return ensureIn(args, PlanOptions{}, func() {
+		reexec.Say("ready")
+		<-in
+	})
+}
+
+// ensureIn ensures a project, DIR NAME CACHE, once it may begin, and says what came of it.
+func ensureIn(args []string, plan PlanOptions, begin func(), opts ...imagecache.Option) error {
 	ctx := context.Background()
 	s, err := docker.Open(ctx)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	c, err := imagecache.Open(ctx, s, imagecache.WithDir(args[2]))
+	c, err := imagecache.Open(ctx, s, append(opts, imagecache.WithDir(args[2]))...)
 	if err != nil {
 		return err
 	}
@@ -133,9 +141,8 @@ func ensureRole(args []string, in <-chan string) error {
 	if err != nil {
 		return err
 	}
-	reexec.Say("ready")
-	<-in
-	results, err := p.Ensure(ctx, s, c, PlanOptions{})
+	begin()
+	results, err := p.Ensure(ctx, s, c, plan)
 	if err != nil {
 		return err
 	}

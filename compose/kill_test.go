@@ -2,14 +2,12 @@ package compose
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/imagelock/imagelock/imagecache"
-	"github.com/imagelock/imagelock/imagecache/docker"
 	"github.com/imagelock/imagelock/internal/reexec"
 )
 
@@ -40,33 +38,13 @@ func (stayWriter) Write(b []byte) (int, error) {
 
 // killedRole ensures a project: DIR NAME CACHE. It says when it builds app or waits for
 // it, when the build stays, and what came of it.
-func killedRole(args []string, in <-chan string) error {
-	ctx := context.Background()
-	s, err := docker.Open(ctx)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	c, err := imagecache.Open(ctx, s, imagecache.WithDir(args[2]), imagecache.WithObserver(imagecache.ObserverFunc(func(e imagecache.Event) {
+func killedRole(args []string, _ <-chan string) error {
+	said := imagecache.ObserverFunc(func(e imagecache.Event) {
 		if strings.Contains(e.Reference, args[1]+"-app") && (e.Kind == imagecache.EventWaiting || e.Kind == imagecache.EventBuilding) {
 			reexec.Say("%v", e.Kind)
 		}
-	})))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	p, err := Load(ctx, Options{Dir: args[0], Name: args[1], Env: []string{}})
-	if err != nil {
-		return err
-	}
-	results, err := p.Ensure(ctx, s, c, PlanOptions{Progress: stayWriter{}})
-	if err != nil {
-		return err
-	}
-	b, err := json.Marshal(results)
-	reexec.Say("%s", b)
-	return err
+	})
+	return ensureIn(args, PlanOptions{Progress: stayWriter{}}, func() {}, imagecache.WithObserver(said))
 }
 
 // TestAnotherFinishesWhatAKilledProcessWasAt: what it had built stays, what it was at is
